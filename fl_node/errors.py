@@ -1,0 +1,130 @@
+"""The errors this package raises. A message says what was got, what was expected and what to do next.
+
+Adapters raise only these, ``from`` the cause. There is a subclass wherever a caller acts differently; ``exit_code``
+is the status with which ``fl-node`` leaves (documented in docs/cli.md).
+"""
+
+from __future__ import annotations
+
+
+class FlNodeError(Exception):
+    """Base of every error of this package."""
+
+    exit_code = 1
+
+
+class UsageError(FlNodeError):
+    """The command line, a configuration value or an argument is wrong."""
+
+    exit_code = 2
+
+
+class SpecError(UsageError):
+    """A federation file or node configuration is malformed: names the key, the value and what is allowed."""
+
+    exit_code = 3
+
+
+class DataError(FlNodeError):
+    """The peer's own data set is missing or does not have the columns or the shape that the spec names."""
+
+    exit_code = 4
+
+
+class KeystoreError(FlNodeError):
+    """A keystore is missing, unreadable, or the password is wrong."""
+
+    exit_code = 5
+
+
+class LedgerError(FlNodeError):
+    """Base of everything that goes wrong with the chain or the contract."""
+
+    exit_code = 10
+
+
+class ChainUnavailable(LedgerError):
+    """The RPC endpoint does not answer now: worth another try."""
+
+    exit_code = 11
+
+
+class WrongLedger(LedgerError):
+    """Other chain id, no code at the address, or a spec digest that differs from the file: never worth another try."""
+
+    exit_code = 12
+
+
+class NotAMember(LedgerError):
+    """This key is not admitted, is retired, or lacks the role."""
+
+    exit_code = 13
+
+
+class InsufficientFunds(LedgerError):
+    """The account cannot pay for the gas."""
+
+    exit_code = 14
+
+
+class EntryRejected(LedgerError):
+    """The contract refused an entry; ``name`` is the contract error, ``arguments`` its arguments by name."""
+
+    exit_code = 15
+
+    def __init__(self, message: str, name: str = "", arguments: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.name = name
+        self.arguments = dict(arguments or {})
+
+
+class AlreadyRecorded(EntryRejected):
+    """The entry is on the ledger already (a double of a sequence, attestation or objection): the caller is done."""
+
+
+class KeyInUse(LedgerError):
+    """Another process on this machine signs with the same key."""
+
+    exit_code = 16
+
+
+class InconsistentLog(LedgerError):
+    """The entries an endpoint gave do not match the contract's root: never believed."""
+
+    exit_code = 17
+
+
+class ContentError(FlNodeError):
+    """Base of everything that goes wrong with bytes by CID."""
+
+    exit_code = 20
+
+
+class ContentUnavailable(ContentError):
+    """No provider gave the bytes in time."""
+
+    exit_code = 21
+
+
+class ContentMismatch(ContentError):
+    """Bytes arrived that do not match their CID, or break the limits: the provider or the disk is wrong."""
+
+    exit_code = 22
+
+
+class StoreFull(ContentError):
+    """The content store cannot be written: disk full or read-only."""
+
+    exit_code = 23
+
+
+class MalformedWeights(FlNodeError):
+    """A weights file is not what the spec's model needs: names, shapes, dtypes, finite values, or the container."""
+
+    exit_code = 24
+
+
+class TrainingFailed(FlNodeError):
+    """Local training did not produce a usable model (diverged to NaN, the user's loop raised)."""
+
+    exit_code = 30

@@ -1,0 +1,260 @@
+"""Frozen records that every room shares. No IO, no third-party import.
+
+Units are in the names: ``_ppm`` parts per million, ``_s`` seconds, ``_bytes`` bytes. Digests are 32 raw bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+PPM: Final = 1_000_000
+ZERO32: Final = bytes(32)
+
+
+class Role(enum.IntFlag):
+    """What a member may do."""
+
+    PUBLISH = 1
+    ATTEST = 2
+    READ = 4
+    ALL = 7
+
+
+class Flag(enum.IntFlag):
+    """Bits of ``Update.flags``."""
+
+    DAG_PB = 1
+    ENCRYPTED = 2
+    FINAL = 4
+
+
+class Encoding(enum.IntEnum):
+    """How the published bytes carry the weights."""
+
+    SAFETENSORS = 0
+
+
+class Reason(enum.IntEnum):
+    """Why an update could not be used."""
+
+    UNAVAILABLE = 1
+    MALFORMED = 2
+    DIGEST_MISMATCH = 3
+    WITHDRAWN = 4
+
+
+class Rule(enum.IntEnum):
+    """Aggregation rule that an update names."""
+
+    GENESIS = 0
+    FEDAVG = 1
+    UNIFORM = 2
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class UpdateRef:
+    """``(peer number, sequence)``: names an update for ever. Printed as ``3#12``."""
+
+    peer: int
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"{self.peer}#{self.sequence}"
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """One update that was considered for a base. ``share_ppm`` 0: considered, not merged."""
+
+    peer: int
+    sequence: int
+    tag: bytes
+    share_ppm: int
+
+    @property
+    def ref(self) -> UpdateRef:
+        return UpdateRef(self.peer, self.sequence)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a peer records when it publishes. Field by field the contract's ``Update``."""
+
+    content: bytes
+    flags: Flag
+    weights: bytes
+    base: bytes
+    report: bytes
+    seen: int
+    seen_root: bytes
+    sequence: int
+    round: int
+    score_ppm: int
+    base_score_ppm: int
+    train_samples: int
+    test_samples: int
+    rule: int
+    encoding: int = Encoding.SAFETENSORS
+    refers_to: int = 0
+    sealed_at: int = 0
+    extra: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """One peer's pair of scores for another's update, on its own data."""
+
+    peer: int
+    sequence: int
+    score_ppm: int
+    base_score_ppm: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A genesis member, as given to the constructor."""
+
+    account: str
+    site: str
+    roles: Role = Role.ALL
+
+
+# ---- bodies of ledger entries, one per event -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerOpened:
+    chain_id: int
+    ledger: str
+    spec_digest: bytes
+    genesis_content: bytes
+    genesis_weights: bytes
+    genesis_flags: Flag
+    min_interval_s: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerChanged:
+    previous: str
+    current: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAdmitted:
+    peer: int
+    account: str
+    site: str
+    roles: Role
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRetired:
+    peer: int
+    from_index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAnnounced:
+    peer: int
+    epoch: int
+    recipient_key: bytes
+    tls_pin: bytes
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatePublished:
+    peer: int
+    update: Update
+    parents: tuple[Parent, ...]
+
+    @property
+    def ref(self) -> UpdateRef:
+        return UpdateRef(self.peer, self.update.sequence)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatesAttested:
+    peer: int
+    evidence: bytes
+    items: tuple[Attestation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateObjected:
+    peer: int
+    target: UpdateRef
+    reason: Reason
+    evidence: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownEntry:
+    """An event of a kind this version does not know; it is a leaf of the log all the same."""
+
+    topic: bytes
+
+
+Body: TypeAlias = (
+    LedgerOpened
+    | OwnerChanged
+    | PeerAdmitted
+    | PeerRetired
+    | PeerAnnounced
+    | UpdatePublished
+    | UpdatesAttested
+    | UpdateObjected
+    | UnknownEntry
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One ledger entry: where it stands, the raw log (the leaf's preimage) and what it says.
+
+    ``time_s`` is block time, seconds since 1970. ``topics`` are 32 raw bytes each, topic 0 first.
+    """
+
+    index: int
+    time_s: int
+    block_number: int
+    block_hash: bytes
+    tx_hash: bytes
+    topics: tuple[bytes, ...] = field(repr=False)
+    data: bytes = field(repr=False)
+    body: Body
+
+    @property
+    def kind(self) -> str:
+        return type(self.body).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class PeerState:
+    """A member as the contract holds it now."""
+
+    number: int
+    account: str
+    site: str
+    roles: Role
+    sequence: int
+    round: int
+    last_entry: int
+    retired_from: int | None
+    endpoint: str = ""
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerHead:
+    """Size and root of the log at one block."""
+
+    size: int
+    root: bytes
+    block_number: int
+    block_hash: bytes
+    highest_round: int = 0

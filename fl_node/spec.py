@@ -1,0 +1,226 @@
+"""The spec of a federation: what every peer agrees to, as one immutable file.
+
+The spec is TOML. The SHA-256 of its bytes is in the contract. A *deployed federation file* is exactly those bytes, a
+marker line, then a ``[deployment]`` table; ``read_federation`` splits the two and never re-serialises the spec.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fl_node.errors import SpecError
+
+MARKER = "# ---- deployment: written by the deployer; not part of the spec ----\n"
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1, le=2**31)]
+Count = Annotated[int, Field(ge=0, le=2**31)]
+T = TypeVar("T", bound=BaseModel)
+
+
+class Table(BaseModel):
+    """A frozen TOML table: unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class TaskSpec(Table):
+    """What every peer's data look like and what is measured."""
+
+    data: str = Field("digits", description="loader: digits, mnist, fashion-mnist, credit-default, csv, npz, or module:callable")
+    input_shape: tuple[Positive, ...] = Field((64,), description="shape of one sample")
+    classes: Annotated[int, Field(ge=2, le=100_000)] = Field(10, description="number of classes")
+    label: str = Field("", description="csv: name of the label column")
+    metric: Literal["accuracy", "macro-f1", "auc"] = Field("accuracy", description="the score; higher is better")
+    validation: Fraction = Field(0.1, description="fraction of a peer's rows that steers choices and never makes claims")
+    test: Fraction = Field(0.2, description="fraction of a peer's rows that scores are measured on")
+    split_seed: Count = Field(0, description="seed of the split into train, validation and test")
+
+
+class ModelSpec(Table):
+    """The torch model that everybody trains."""
+
+    name: str = Field("logistic", description="logistic, mlp, cnn, or module:factory")
+    hidden: tuple[Positive, ...] = Field((128,), description="mlp: widths of the hidden layers; cnn: channels")
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict, description="keyword arguments of a module:factory")
+    seed: Count = Field(0, description="seed of the genesis weights")
+
+
+class TrainingSpec(Table):
+    """How a peer trains between two merges."""
+
+    optimizer: Literal["sgd", "adam"] = Field("sgd", description="optimiser")
+    learning_rate: Annotated[float, Field(gt=0.0, le=1000.0)] = Field(0.1, description="step size")
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="sgd momentum")
+    weight_decay: Annotated[float, Field(ge=0.0, le=1000.0)] = Field(0.0, description="L2 penalty")
+    batch_size: Positive = Field(64, description="rows in a step")
+    epochs: Positive = Field(1, description="passes over the train split in one round")
+    class_weights: bool = Field(False, description="weight the loss by inverse class frequency")
+    reset_optimizer: bool = Field(True, description="start every round with a fresh optimiser state")
+    target_score: Fraction = Field(0.0, description="stop once the own test score reaches this; 0 never stops")
+    loop: str = Field("", description="module:callable of your own training loop")
+    seed: Count = Field(0, description="seed of batch order; combined with peer number and sequence")
+
+
+class MergingSpec(Table):
+    """Whose updates are merged, and how."""
+
+    selection: Literal["all-latest"] = Field("all-latest", description="which updates are candidates")
+    aggregation: Literal["fedavg", "uniform"] = Field("fedavg", description="how they combine")
+    sample_cap: Count = Field(0, description="samples counted for one peer at most; 0 is no cap")
+    max_staleness: Positive = Field(10, description="own updates since an entry after which it is not merged any more")
+    objection_quorum: Positive = Field(2, description="distinct sites whose objection excludes an update for everybody")
+
+
+class RoundsSpec(Table):
+    """Pace of the federation."""
+
+    planned: Positive = Field(5, description="rounds before a peer closes")
+    mode: Literal["async", "sync"] = Field("async", description="never wait, or derive each round's prefix from a quorum")
+    quorum: Annotated[float, Field(gt=0.0, le=1.0)] = Field(1.0, description="sync: fraction of active peers that completes a round")
+    deadline_s: Annotated[float, Field(gt=0.0)] = Field(600.0, description="sync: block seconds after a round's first update at which it closes without the missing")
+    max_lag: Positive = Field(1000, description="entries by which an update's `seen` may lag behind the log")
+    min_interval_s: Count = Field(0, description="least seconds between two updates of a peer, checked by the contract")
+    depth: Count = Field(0, description="blocks on top of an entry before it counts as seen")
+    linger_s: Annotated[float, Field(ge=0.0)] = Field(60.0, description="seconds a closed peer goes on serving for the others")
+
+
+class ContentSpec(Table):
+    """How long bytes are kept and who may serve them."""
+
+    retention_rounds: Positive = Field(20, description="rounds for which members keep others' updates")
+    fetch_timeout_s: Annotated[float, Field(gt=0.0)] = Field(60.0, description="total seconds to fetch one update")
+    allow_networks: tuple[str, ...] = Field((), description="private networks (CIDR) from which content may be fetched")
+
+
+class PredecessorSpec(Table):
+    """An earlier federation that this one continues."""
+
+    chain_id: Count = Field(0, description="chain of the earlier contract")
+    contract: str = Field("", description="address of the earlier contract")
+    size: Count = Field(0, description="its log size")
+    root: str = Field("", description="its root, hex")
+
+
+class Spec(Table):
+    """Everything in ``federation.toml``. ``digest`` is SHA-256 of the bytes it was read from."""
+
+    format: Literal[1] = Field(1, description="version of this file's format")
+    name: Annotated[str, Field(min_length=1, max_length=100)] = Field("federation", description="name for people")
+    task: TaskSpec = Field(default_factory=TaskSpec)
+    model: ModelSpec = Field(default_factory=ModelSpec)
+    training: TrainingSpec = Field(default_factory=TrainingSpec)
+    merging: MergingSpec = Field(default_factory=MergingSpec)
+    rounds: RoundsSpec = Field(default_factory=RoundsSpec)
+    content: ContentSpec = Field(default_factory=ContentSpec)
+    predecessor: PredecessorSpec | None = None
+
+
+class Deployment(Table):
+    """Where a federation's contract lives."""
+
+    chain_id: Count = Field(description="EIP-155 chain id")
+    contract: str = Field(description="address of the ledger contract")
+    first_block: Count = Field(description="block of the deployment")
+    rpc: str = Field(description="hint: a JSON-RPC endpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class Federation:
+    """A parsed federation file: the spec, its digest, and the deployment if there is one."""
+
+    spec: Spec
+    spec_bytes: bytes
+    deployment: Deployment | None
+    path: Path | None = None
+
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.spec_bytes).digest()
+
+
+def parse_federation(raw: bytes, where: str = "federation file", path: Path | None = None) -> Federation:
+    """Split and validate a federation file.
+
+    Raises:
+        SpecError: not UTF-8 or TOML, an unknown key, a value of the wrong type or out of bounds.
+    """
+    spec_bytes, marker, tail = raw.partition(MARKER.encode())
+    spec = validated(Spec, _toml(spec_bytes, where), where)
+    deployment = None
+    if marker:
+        table = _toml(tail, where)
+        if set(table) != {"deployment"} or not isinstance(table["deployment"], dict):
+            raise SpecError(f"{where}: expected one table [deployment] after the marker line, got {sorted(table)}")
+        deployment = validated(Deployment, table["deployment"], f"{where}, [deployment]")
+    if spec.task.validation + spec.task.test >= 1.0:
+        raise SpecError(
+            f"{where}: task.validation + task.test = {spec.task.validation + spec.task.test:g}; "
+            "expected below 1, so that rows are left to train on"
+        )
+    return Federation(spec, spec_bytes, deployment, path)
+
+
+def read_federation(path: Path) -> Federation:
+    """Read a federation file from disk; see :func:`parse_federation`."""
+    try:
+        raw = path.read_bytes()
+    except OSError as cause:
+        raise SpecError(f"cannot read the federation file {path}: {cause.strerror}; pass --federation FILE") from cause
+    return parse_federation(raw, str(path), path)
+
+
+def deployed_bytes(spec_bytes: bytes, deployment: Deployment) -> bytes:
+    """The deployed federation file: the spec's bytes untouched, the marker, the deployment."""
+    lines = ["[deployment]"]
+    for key, value in deployment.model_dump().items():
+        lines.append(f"{key} = {value}" if isinstance(value, int) else f'{key} = "{value}"')
+    head = spec_bytes if spec_bytes.endswith(b"\n") else spec_bytes + b"\n"
+    if head != spec_bytes:
+        raise SpecError("the spec must end with a newline, so that the deployment can follow it unchanged")
+    return head + (MARKER + "\n".join(lines) + "\n").encode()
+
+
+def validated(model: type[T], table: dict[str, Any], where: str) -> T:
+    """Validate a TOML table against a model; the message names key, value and what is allowed."""
+    try:
+        return model.model_validate(_tuples(table))
+    except ValidationError as cause:
+        raise SpecError("\n".join(_explain(model, error, where) for error in cause.errors())) from cause
+
+
+def _toml(raw: bytes, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(raw.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as cause:
+        raise SpecError(f"{where} is not valid TOML: {cause}") from cause
+
+
+def _tuples(value: Any) -> Any:
+    """TOML arrays as tuples, since strict validation takes no list for a tuple."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    return value
+
+
+def _explain(model: type[BaseModel], error: Any, where: str) -> str:
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        owner: Any = model
+        for part in location[:-1]:
+            owner = owner.model_fields[part].annotation
+        known = sorted(getattr(owner, "model_fields", {}))
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"{where}: unknown key {key} = {error['input']!r}{hint} Known here: {', '.join(known)}"
+    return f"{where}: {key} = {error['input']!r}: {error['msg'][:1].lower()}{error['msg'][1:]}"
