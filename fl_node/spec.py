@@ -34,13 +34,13 @@ class Table(BaseModel):
 class TaskSpec(Table):
     """What every peer's data look like and what is measured."""
 
-    data: str = Field("digits", description="loader: digits, mnist, fashion-mnist, credit-default, csv, npz, or module:callable")
+    data: str = Field("digits", description="digits, mnist, fashion-mnist, credit-default, csv, npz, module:callable")
     input_shape: tuple[Positive, ...] = Field((64,), description="shape of one sample")
     classes: Annotated[int, Field(ge=2, le=100_000)] = Field(10, description="number of classes")
     label: str = Field("", description="csv: name of the label column")
     metric: Literal["accuracy", "macro-f1", "auc"] = Field("accuracy", description="the score; higher is better")
-    validation: Fraction = Field(0.1, description="fraction of a peer's rows that steers choices and never makes claims")
-    test: Fraction = Field(0.2, description="fraction of a peer's rows that scores are measured on")
+    validation: Fraction = Field(0.1, description="fraction of rows that steers choices, never claims")
+    test: Fraction = Field(0.2, description="fraction of rows that scores are measured on")
     split_seed: Count = Field(0, description="seed of the split into train, validation and test")
 
 
@@ -48,8 +48,10 @@ class ModelSpec(Table):
     """The torch model that everybody trains."""
 
     name: str = Field("logistic", description="logistic, mlp, cnn, or module:factory")
-    hidden: tuple[Positive, ...] = Field((128,), description="mlp: widths of the hidden layers; cnn: channels")
-    options: dict[str, bool | int | float | str] = Field(default_factory=dict, description="keyword arguments of a module:factory")
+    hidden: tuple[Positive, ...] = Field((128,), description="mlp: widths; cnn: channels")
+    options: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="arguments of a module:factory"
+    )
     seed: Count = Field(0, description="seed of the genesis weights")
 
 
@@ -76,20 +78,22 @@ class MergingSpec(Table):
     aggregation: Literal["fedavg", "uniform"] = Field("fedavg", description="how they combine")
     sample_cap: Count = Field(0, description="samples counted for one peer at most; 0 is no cap")
     max_staleness: Positive = Field(10, description="own updates since an entry after which it is not merged any more")
-    objection_quorum: Positive = Field(2, description="distinct sites whose objection excludes an update for everybody")
+    objection_quorum: Positive = Field(2, description="distinct sites whose objection excludes an update")
 
 
 class RoundsSpec(Table):
     """Pace of the federation."""
 
     planned: Positive = Field(5, description="rounds before a peer closes")
-    mode: Literal["async", "sync"] = Field("async", description="never wait, or derive each round's prefix from a quorum")
-    quorum: Annotated[float, Field(gt=0.0, le=1.0)] = Field(1.0, description="sync: fraction of active peers that completes a round")
-    deadline_s: Annotated[float, Field(gt=0.0)] = Field(600.0, description="sync: block seconds after a round's first update at which it closes without the missing")
+    mode: Literal["async", "sync"] = Field("async", description="never wait, or wait for a quorum")
+    quorum: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        1.0, description="sync: share of active peers that completes a round"
+    )
+    deadline_s: Annotated[float, Field(gt=0.0)] = Field(600.0, description="sync: seconds after a round's first update")
     max_lag: Positive = Field(1000, description="entries by which an update's `seen` may lag behind the log")
-    min_interval_s: Count = Field(0, description="least seconds between two updates of a peer, checked by the contract")
+    min_interval_s: Count = Field(0, description="least seconds between a peer's updates")
     depth: Count = Field(0, description="blocks on top of an entry before it counts as seen")
-    linger_s: Annotated[float, Field(ge=0.0)] = Field(60.0, description="seconds a closed peer goes on serving for the others")
+    linger_s: Annotated[float, Field(ge=0.0)] = Field(60.0, description="seconds a closed peer goes on serving")
 
 
 class ContentSpec(Table):

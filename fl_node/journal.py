@@ -1,0 +1,109 @@
+"""Where a peer stands in the round it is working on, so that a crash at any instant loses no finished step.
+
+One JSON file, replaced by atomic rename. A draft holds only what the ledger and the content store cannot tell: which
+log prefix the round used, what was merged, and what was trained from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fl_node.errors import FlNodeError, StoreFull
+from fl_node.records import Parent
+
+FILE_NAME = "round.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A round under way. Empty digests: that step has not been finished.
+
+    ``content``/``dag_pb`` name the trained bytes in the content store, ``weights`` is the plain digest of the tensors
+    (not yet the commitment), ``report`` the SHA-256 of the public report.
+    """
+
+    sequence: int
+    round: int
+    final: bool
+    seen: int
+    seen_root: bytes
+    parents: tuple[Parent, ...]
+    outcomes: tuple[dict[str, Any], ...]
+    rule: int
+    base: bytes
+    content: bytes = b""
+    dag_pb: bool = False
+    weights: bytes = b""
+    train_samples: int = 0
+    training: dict[str, Any] | None = None
+    report: bytes = b""
+    score_ppm: int = 0
+    base_score_ppm: int = 0
+    test_samples: int = 0
+
+    @property
+    def trained(self) -> bool:
+        return bool(self.content)
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.report)
+
+
+class Journal:
+    """The draft on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE_NAME
+
+    def load(self) -> Draft | None:
+        """The draft, or ``None``. A damaged file is set aside: the round starts again from the ledger."""
+        try:
+            return _draft(json.loads(self._path.read_text("utf-8")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            self._path.replace(self._path.with_suffix(".damaged"))
+            return None
+        except OSError as cause:
+            raise FlNodeError(f"cannot read {self._path}: {cause.strerror}; check the state folder") from cause
+
+    def save(self, draft: Draft) -> Draft:
+        """Replace the draft atomically and durably; returns it.
+
+        Raises:
+            StoreFull: the state folder cannot be written. The previous draft is still there.
+        """
+        temporary = self._path.with_suffix(".new")
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(asdict(draft), file, default=lambda value: value.hex())
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        except OSError as cause:
+            raise StoreFull(
+                f"cannot write {self._path}: {cause.strerror}; free some space or make the folder writable, "
+                "then start again: the round goes on where it was"
+            ) from cause
+        return draft
+
+    def clear(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+_DIGESTS = ("seen_root", "base", "content", "weights", "report")
+
+
+def _draft(table: dict[str, Any]) -> Draft:
+    parents = tuple(
+        Parent(int(p["peer"]), int(p["sequence"]), bytes.fromhex(p["tag"]), int(p["share_ppm"]))
+        for p in table["parents"]
+    )
+    digests = {key: bytes.fromhex(table[key]) for key in _DIGESTS}
+    draft = Draft(**{**table, **digests, "parents": parents, "outcomes": tuple(table["outcomes"])})
+    return replace(draft, sequence=int(draft.sequence))

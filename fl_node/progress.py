@@ -1,0 +1,39 @@
+"""What a node tells while it works: one flat event per thing that happened, and the seconds of each phase."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+Emit = Callable[["Event"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """``kind`` names what happened (``recorded``, ``left-out``, ``waiting``, ...); ``detail`` is JSON-ready."""
+
+    kind: str
+    text: str
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Wall seconds spent in each phase of a run."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def silent(event: Event) -> None:
+    """An ``Emit`` that says nothing."""
