@@ -1,0 +1,56 @@
+# Everything a person or CI types. `make help` lists it. The environment lives in .venv, the chain tools in
+# hardhat-network/node_modules; both are made when missing or when what they are made from has changed.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+ARGS   ?=
+
+.PHONY: help demo test check bench clean contract-test slither soak
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
+
+demo: $(STAMPS)/install $(STAMPS)/chain  ## run a federation on this machine; ARGS="--peers 6 --rounds 3"
+	@$(BIN)/fl-node demo $(ARGS)
+
+test: $(STAMPS)/test $(STAMPS)/chain  ## every test: Python, contract, other implementations
+	$(MAKE) contract-test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q $(ARGS)
+
+contract-test: $(STAMPS)/chain  ## forge tests, gas snapshot, coverage of the contract
+	$(MAKE) -C hardhat-network test
+
+check: $(STAMPS)/test $(STAMPS)/chain  ## ruff, mypy --strict, import-linter, docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/docs
+
+bench: $(STAMPS)/test $(STAMPS)/chain  ## measure; writes benchmarks/results
+	$(BIN)/python -m benchmarks $(ARGS)
+
+slither: $(STAMPS)/chain  ## static analysis of the contract, in an environment of its own
+	$(MAKE) -C hardhat-network slither
+
+clean:  ## remove what make made; never a state folder
+	rm -rf $(VENV) hardhat-network/node_modules hardhat-network/out hardhat-network/cache tests/js/node_modules \
+	  build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+$(STAMPS)/venv:
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/install: $(STAMPS)/venv pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,kubo]'
+	@touch $@
+
+$(STAMPS)/test: $(STAMPS)/install
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,kubo,compile,ui,test]'
+	@touch $@
+
+$(STAMPS)/chain: $(STAMPS)/venv hardhat-network/package-lock.json
+	npm ci --prefix hardhat-network --no-audit --no-fund --loglevel=error
+	@touch $@

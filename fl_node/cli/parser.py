@@ -1,0 +1,136 @@
+"""Every command and option of ``fl-node``, in one table of argparse calls. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from fl_node import __version__
+from fl_node.config import NodeConfig
+
+EPILOG = """exit codes: 0 done; 1 failed; 2 wrong usage; 3 bad federation file or configuration; 4 bad data; 5 key or
+password; 10-17 chain and contract; 20-24 content and weights; 30 training; 130 interrupted. See docs/cli.md."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="fl-node",
+        description="Peer-to-peer federated learning with a ledger that anyone can check.",
+        epilog=EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"fl-node {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=summary, description=summary)
+        if name == "demo":
+            sub.add_argument("--json", metavar="FILE", default=None, help="write the result as JSON; - is stdout")
+        else:
+            sub.add_argument("--json", action="store_true", help="machine-readable output on stdout")
+        sub.add_argument("--verbose", action="store_true", help="show the traceback of an error")
+        return sub
+
+    for add in (_init, _run, _reading, _membership, _model, _cid, _gc, _demo, _doctor):
+        add(command)
+    return parser
+
+
+Command = Callable[[str, str], argparse.ArgumentParser]
+
+
+def _settings(parser: argparse.ArgumentParser, *keys: str) -> None:
+    """Flags for node settings. They default to None, so that environment and node.toml count when not given."""
+    for key in keys:
+        field = NodeConfig.model_fields[key]
+        flag = "--" + key.replace("_", "-")
+        help_text = f"{field.description} (default: {field.default!r})".replace("%", "%%")
+        if field.annotation is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help_text)
+        else:
+            kind: Callable[[str], object] = {int: int, float: float}.get(field.annotation, str)  # type: ignore[arg-type]
+            parser.add_argument(flag, type=kind, default=None, metavar=key.upper(), help=help_text)
+
+
+def _init(command: Command) -> None:
+    sub = command("init", "make a peer: its key, its state folder, its settings")
+    _settings(sub, "state", "federation", "rpc", "data", "data_dir", "password_file", "host", "port", "endpoint")
+    sub.add_argument("--site", default="", help="pseudonym of your organisation, for the coordinator who admits you")
+
+
+def _run(command: Command) -> None:
+    sub = command("run", "take part in a federation until its rounds are done")
+    _settings(sub, *NodeConfig.model_fields)
+
+
+def _reading(command: Command) -> None:
+    for name, summary in (
+        ("status", "where the federation and this peer stand"),
+        ("log", "the ledger's entries, one line each"),
+        ("show", "everything recorded about one update"),
+        ("peers", "the members, their sites, rounds and endpoints"),
+    ):
+        sub = command(name, summary)
+        _settings(sub, "federation", "state", "rpc")
+        if name == "log":
+            sub.add_argument("--from", dest="start", type=int, default=0, metavar="N", help="first entry (default: 0)")
+            sub.add_argument("--to", dest="stop", type=int, default=None, metavar="M", help="entry after the last one")
+        if name == "show":
+            sub.add_argument("update", metavar="UPDATE|CID", help="an update such as 3#12, or the CID of its content")
+
+
+def _membership(command: Command) -> None:
+    admit = command("admit", "admit a peer (the ledger's owner)")
+    admit.add_argument("account", help="address of the new peer")
+    admit.add_argument("--site", required=True, help="pseudonym of its organisation, at most 32 bytes")
+    admit.add_argument("--roles", default="publish,attest,read", help="comma-separated (default: publish,attest,read)")
+    retire = command("retire", "retire a peer: the ledger's owner, or the peer itself")
+    retire.add_argument("account", help="address of the peer")
+    retire.add_argument("--reason", required=True, help="why, in a few words: it is public")
+    retire.add_argument("--from-index", type=int, default=None, help="ignore its entries from here (default: from now)")
+    for sub in (admit, retire):
+        _settings(sub, "federation", "state", "rpc", "key", "password_file")
+
+
+def _model(command: Command) -> None:
+    sub = command("model", "get a model: fetch, verify and write its weights")
+    _settings(sub, "federation", "state", "rpc", "content", "ipfs_api")
+    sub.add_argument("--at", default="final", metavar="UPDATE|latest|final", help="which model (default: final)")
+    sub.add_argument("--out", required=True, metavar="FILE", help="safetensors file to write")
+    sub.add_argument("--force", action="store_true", help="overwrite FILE")
+
+
+def _cid(command: Command) -> None:
+    sub = command("cid", "the CID that IPFS gives a file (profile unixfs-v1-2025)")
+    sub.add_argument("file", metavar="FILE", help="file to hash")
+
+
+def _gc(command: Command) -> None:
+    sub = command("gc", "delete content older than the federation's retention")
+    _settings(sub, "federation", "state", "rpc", "content", "ipfs_api", "archive")
+    sub.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+
+
+def _demo(command: Command) -> None:
+    sub = command("demo", "run a whole federation on this machine: chain, contract, peers in processes of their own")
+    sub.add_argument("--peers", type=int, default=4, help="number of peers (default: 4)")
+    sub.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
+    sub.add_argument("--epochs", type=int, default=None, help="epochs in a round (default: by data set)")
+    sub.add_argument("--batch-size", type=int, default=None, help="rows in a step (default: by data set)")
+    sub.add_argument("--learning-rate", type=float, default=None, help="step size (default: by data set)")
+    sub.add_argument(
+        "--dataset", default="digits", help="digits, mnist, fashion-mnist, credit-default (default: digits)"
+    )
+    sub.add_argument("--data-dir", default=None, metavar="D", help="folder with the data set's files")
+    sub.add_argument("--model", default="logistic", help="logistic, mlp, cnn or module:factory (default: logistic)")
+    sub.add_argument("--partition", default="iid", help="iid, unequal, label-skew, dirichlet:ALPHA (default: iid)")
+    sub.add_argument("--mode", choices=("async", "sync"), default="async", help="pace of rounds (default: async)")
+    sub.add_argument("--chain", choices=("anvil", "ganache", "hardhat"), default="anvil", help="(default: anvil)")
+    sub.add_argument("--state", default=None, metavar="DIR", help="folder to keep (default: a new temporary one)")
+    sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+    sub.add_argument("--no-baselines", action="store_true", help="skip training alone and on pooled data")
+
+
+def _doctor(command: Command) -> None:
+    sub = command("doctor", "check chain, code, spec, balance, content, disk and clock; say how to mend each")
+    _settings(sub, "federation", "state", "rpc", "key", "content", "ipfs_api", "host", "port", "data_dir")
