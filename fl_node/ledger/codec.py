@@ -221,9 +221,14 @@ def _read_published(peer: int, data: bytes) -> tuple[int, Body]:
         + b"".join([_PARENT.pack(*row) for row in rows]),
         data,
     )
-    content, flags, encoding, refers_to, weights, base, report, seen, seen_root, sealed_at, *numbers, rule, _ = words
-    fields: tuple[Any, ...] = (content, Flag(flags), weights, base, report, seen, seen_root, *numbers, rule)
-    update = Update(*fields, encoding, refers_to, sealed_at, extra)
+    (content, flags, encoding, refers_to, weights, base, report, seen, seen_root, sealed_at, *numbers) = words
+    sequence, round_, score, base_score, train, test, rule, _ = numbers
+    # fmt: off
+    update = Update(
+        content, Flag(flags), weights, base, report, seen, seen_root, sequence, round_, score, base_score,
+        train, test, rule, encoding, refers_to, sealed_at, extra,
+    )
+    # fmt: on
     return time, UpdatePublished(peer, update, tuple([Parent(*row) for row in rows]))
 
 

@@ -126,7 +126,7 @@ class LedgerIndex:
         raise AssertionError("unreachable")
 
     def _lags(self, head: LedgerHead) -> bool:
-        """Whether this head is an earlier block of the chain that the index is on: an endpoint that is behind others."""
+        """Whether this head is an earlier block of the indexed chain: an endpoint that is behind."""
         row = self._db.execute("SELECT hash FROM blocks WHERE number = ?", (head.block_number,)).fetchone()
         return row is not None and row[0] == head.block_hash and head.block_number < self._meta("block")
 
