@@ -19,7 +19,7 @@ from fl_node.merging.weights import Array, Tensors, schema_of
 from fl_node.records import PPM
 
 #: Elements per block: accumulator and scratch, 8 bytes each, stay in a core's own cache.
-BLOCK: Final = 1 << 14
+BLOCK: Final = 1 << 16
 #: Elements per piece of work given to a thread.
 PIECE: Final = 1 << 20
 
@@ -122,7 +122,7 @@ def _mean(pieces: Sequence[tuple[Array, list[Array]]], shares: Sequence[int], bl
 
 
 def self_test() -> None:
-    """Check that this thread's arithmetic is IEEE 754 double and single: subnormals kept, round half to even, not fused.
+    """Check that this thread's arithmetic is IEEE 754: subnormals kept, round half to even, nothing fused.
 
     Takes microseconds. Run at start-up and in every merging thread.
 
