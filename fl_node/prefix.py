@@ -324,7 +324,10 @@ class Prefix:
 
     def counts(self, peer: int, index: int) -> bool:
         """Whether what ``peer`` wrote at entry ``index`` counts, its retirement considered."""
-        retirement = self._retirement(self._facts.members[peer])
+        member = self._facts.members.get(peer)
+        if member is None:
+            return False
+        retirement = self._retirement(member)
         return index < self.size and (retirement is None or index < retirement.from_index)
 
     # ---- updates ----
