@@ -112,6 +112,19 @@ class ContentMismatch(ContentError):
     exit_code = 22
 
 
+class ContentMalformed(ContentMismatch):
+    """The bytes match their CID, but it names no file that may be read: too large, or not cut as the profile says.
+
+    Whoever published it is to blame, not who served it.
+    """
+
+
+class PortTaken(ContentError):
+    """The address that the content gateway should listen on is in use or not this machine's."""
+
+    exit_code = 25
+
+
 class StoreFull(ContentError):
     """The content store cannot be written: disk full or read-only."""
 
