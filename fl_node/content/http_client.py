@@ -1,0 +1,189 @@
+"""One connection to a stranger's gateway: asks for raw blocks and bounds everything the stranger can do.
+
+No redirects, no content encodings, no chunks: a block has a length that is known first. The deadline covers the whole
+exchange, not each packet, so that a byte a minute does not keep a peer waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import socket
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from fl_node.content.cid import Cid
+from fl_node.content.endpoints import Endpoint, Network, Resolver, resolve
+from fl_node.errors import ContentMismatch, ContentUnavailable
+
+_MAX_HEAD_BYTES: Final = 16 << 10
+_CONNECT_S: Final = 5.0
+_STALL_S: Final = 15.0
+ABSENT: Final = (404, 410, 412)
+
+
+class NotHere(ContentUnavailable):
+    """The provider answers, but has not got this block: no reason to think less of it."""
+
+
+class Connection:
+    """A keep-alive connection to one endpoint, at an address that was checked.
+
+    Raises (on construction):
+        ContentUnavailable: denied, unreachable, or its certificate is not the announced one.
+    """
+
+    def __init__(self, endpoint: Endpoint, networks: Sequence[Network], resolver: Resolver, deadline: float) -> None:
+        self.endpoint = endpoint
+        self.used_at = time.monotonic()
+        self.fresh = True
+        self._pending = b""
+        self._socket = _connect(endpoint, resolve(endpoint, networks, resolver), deadline)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+    def block(self, cid: Cid, max_bytes: int, deadline: float, sink: memoryview | None = None) -> memoryview:
+        """One block, its hash checked.
+
+        Args:
+            max_bytes: largest block accepted.
+            deadline: on the monotonic clock, for the whole exchange.
+            sink: where to put it; the block must be exactly as long. Without one, it gets memory of its own.
+
+        Raises:
+            NotHere: the provider says so.
+            ContentUnavailable: no usable answer in time. The connection is no longer usable.
+            ContentMismatch: other bytes, or another length. The connection is no longer usable.
+        """
+        try:
+            self._request(cid, deadline)
+            length = self._response_length(cid, deadline)
+            wanted = f"exactly {sink.nbytes}" if sink is not None else f"at most {max_bytes}"
+            if length > max_bytes or (sink is not None and length != sink.nbytes):
+                raise ContentMismatch(f"{self.endpoint} gave {length} bytes for {cid}, expected {wanted}")
+            view = memoryview(bytearray(length)) if sink is None else sink
+            self._receive(view, deadline)
+        except TimeoutError as cause:
+            raise ContentUnavailable(f"{self.endpoint} was too slow") from cause
+        except OSError as cause:
+            raise ContentUnavailable(f"{self.endpoint} broke off: {cause}") from cause
+        if hashlib.sha256(view).digest() != cid.digest:
+            raise ContentMismatch(f"{self.endpoint} gave other bytes for {cid}; its copy is altered")
+        self.used_at = time.monotonic()
+        self.fresh = False
+        return view
+
+    def _request(self, cid: Cid, deadline: float) -> None:
+        self._wait(deadline)
+        self._socket.sendall(
+            f"GET /ipfs/{cid}?format=raw HTTP/1.1\r\nHost: {self.endpoint.authority}\r\n"
+            "Accept: application/vnd.ipld.raw\r\nAccept-Encoding: identity\r\nUser-Agent: fl-node\r\n\r\n".encode()
+        )
+
+    def _response_length(self, cid: Cid, deadline: float) -> int:
+        received = bytearray(self._pending)
+        while (end := received.find(b"\r\n\r\n")) < 0:
+            if len(received) > _MAX_HEAD_BYTES:
+                raise ContentUnavailable(f"{self.endpoint} sent more than {_MAX_HEAD_BYTES} bytes of headers")
+            self._wait(deadline)
+            more = self._socket.recv(4096)
+            if not more:
+                raise ConnectionError("the connection was closed before an answer")
+            received += more
+        self._pending = bytes(received[end + 4 :])
+        status, headers = _parse_head(bytes(received[:end]), self.endpoint)
+        length = _length(headers, self.endpoint) if status in (200, *ABSENT) else 0
+        if status in ABSENT:
+            self._skip(length, deadline)
+            raise NotHere(f"{self.endpoint} has not got {cid}")
+        if status != 200:
+            what = "a redirect, which is never followed" if 300 <= status < 400 else "expected 200"
+            raise ContentUnavailable(f"{self.endpoint} answered {status}: {what}")
+        return length
+
+    def _skip(self, length: int, deadline: float) -> None:
+        if length > _MAX_HEAD_BYTES:
+            raise ContentUnavailable(f"{self.endpoint} has not got the block, and says so in {length} bytes")
+        self._receive(memoryview(bytearray(length)), deadline)
+        self.used_at = time.monotonic()
+        self.fresh = False
+
+    def _receive(self, view: memoryview, deadline: float) -> None:
+        start = min(len(self._pending), view.nbytes)
+        view[:start] = self._pending[:start]
+        self._pending = self._pending[start:]
+        while start < view.nbytes:
+            self._wait(deadline)
+            count = self._socket.recv_into(view[start:])
+            if not count:
+                raise ConnectionError(f"the connection was closed after {start} of {view.nbytes} bytes")
+            start += count
+
+    def _wait(self, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(min(left, _STALL_S))
+
+
+def _connect(endpoint: Endpoint, addresses: list[tuple[int, str]], deadline: float) -> socket.socket:
+    trouble: OSError | None = None
+    for family, address in addresses[:3]:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            opened.settimeout(min(left, _CONNECT_S))
+            opened.connect((address, endpoint.port))
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return _secured(endpoint, opened) if endpoint.scheme == "https" else opened
+        except OSError as cause:
+            trouble = cause
+            opened.close()
+        except BaseException:
+            opened.close()
+            raise
+    raise ContentUnavailable(f"{endpoint} cannot be reached: {trouble or 'no time left'}") from trouble
+
+
+def _secured(endpoint: Endpoint, plain: socket.socket) -> socket.socket:
+    """TLS over a connected socket. With a pin, the pin alone decides: members sign their own certificates."""
+    import ssl
+
+    context = ssl.create_default_context()
+    if endpoint.tls_pin:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    secured = context.wrap_socket(plain, server_hostname=endpoint.host)
+    if endpoint.tls_pin:
+        shown = hashlib.sha256(secured.getpeercert(binary_form=True) or b"").digest()
+        if shown != endpoint.tls_pin:
+            secured.close()
+            raise ContentUnavailable(
+                f"{endpoint} shows the certificate {shown.hex()}, expected the announced {endpoint.tls_pin.hex()}"
+            )
+    return secured
+
+
+def _parse_head(head: bytes, endpoint: Endpoint) -> tuple[int, dict[str, str]]:
+    first, *lines = head.decode("latin-1").split("\r\n")
+    words = first.split(" ", 2)
+    if len(words) < 2 or not words[0].startswith("HTTP/1.") or not (words[1].isdecimal() and len(words[1]) == 3):
+        raise ContentUnavailable(f"{endpoint} does not speak HTTP: got {first[:60]!r}")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers[name.strip().lower()] = value.strip()
+    return int(words[1]), headers
+
+
+def _length(headers: dict[str, str], endpoint: Endpoint) -> int:
+    length = headers.get("content-length", "")
+    encoded = headers.get("content-encoding", "identity") != "identity" or "transfer-encoding" in headers
+    if encoded or not (length.isascii() and length.isdecimal() and len(length) <= 15):
+        raise ContentUnavailable(f"{endpoint} sent no plain body of a known length; expected Content-Length")
+    return int(length)
