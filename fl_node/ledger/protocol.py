@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
+from fl_node.errors import LedgerError
 from fl_node.records import Attestation, Flag, LedgerHead, Parent, PeerState, Reason, Role, Update, UpdateRef
 
 
@@ -65,6 +66,20 @@ class Receipt:
     gas_used: int
 
 
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What became of a write that an earlier process, or a reorganisation, had left open.
+
+    ``outcome``: *recorded*, it is in a block; *rejected*, the contract refuses it by now (``error`` says why);
+    *superseded*, another transaction took its place.
+    """
+
+    label: str
+    outcome: Literal["recorded", "rejected", "superseded"]
+    receipt: Receipt | None = None
+    error: LedgerError | None = None
+
+
 @runtime_checkable
 class LedgerReader(Protocol):
     """Reads a ledger. Every method raises :class:`ChainUnavailable` when the endpoint does not answer."""
@@ -117,6 +132,12 @@ class Ledger(LedgerReader, Protocol):
     @property
     def account(self) -> str:
         """Address that writes."""
+
+    def recover(self) -> Sequence[Recovered]:
+        """Finish what a crash left open, and send again what a reorganisation dropped. Empty when nothing was.
+
+        Call it at start, and when a sync reports orphaned entries of one's own.
+        """
 
     def publish(self, update: Update, parents: Sequence[Parent]) -> Receipt:
         """Record an update and what was merged into its base."""

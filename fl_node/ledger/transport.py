@@ -1,0 +1,196 @@
+"""JSON-RPC over web3's HTTP provider: persistent connection, batches, and errors of this package only.
+
+web3 carries the requests; its middleware and formatters are left out, because every answer is decoded once, at the
+edge, into typed records.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
+from urllib.parse import urlsplit
+
+from fl_node.errors import ChainUnavailable, LedgerError
+
+if TYPE_CHECKING:
+    from web3.types import RPCEndpoint
+
+T = TypeVar("T")
+Request: TypeAlias = tuple[str, list[Any]]
+
+REQUEST_TIMEOUT_S: Final = 30.0
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class RpcError(LedgerError):
+    """The endpoint answered with a JSON-RPC error. Decoded further up; ``data`` may hold a contract error."""
+
+    def __init__(self, message: str, code: int = 0, data: object = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.data = data
+
+
+class Rpc:
+    """One JSON-RPC endpoint.
+
+    Args:
+        url: ``http://`` or ``https://``.
+        timeout_s: for one request.
+
+    ``requests_sent`` counts HTTP round trips since the start.
+
+    Raises:
+        LedgerError: another kind of URL.
+    """
+
+    def __init__(self, url: str, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise LedgerError(f"got the RPC URL {url!r}; expected http://HOST:PORT or https://...")
+        import requests
+        from web3 import HTTPProvider
+
+        session = requests.Session()
+        # Proxies and .netrc are looked up on every request; a loopback endpoint has neither.
+        session.trust_env = parts.hostname not in _LOOPBACK
+        self.url = url
+        self.requests_sent = 0
+        self._batches = True
+        self._provider = HTTPProvider(
+            url,
+            request_kwargs={"timeout": timeout_s, "headers": {"Content-Type": "application/json"}},
+            session=session,
+            exception_retry_configuration=None,
+        )
+
+    def call(self, method: str, *params: Any) -> Any:
+        """One request; its ``result``.
+
+        Raises:
+            ChainUnavailable: no connection, no answer in time, or an answer that is no JSON-RPC.
+            RpcError: the endpoint refused.
+        """
+        return self._result(
+            method, self._guarded(lambda: self._provider.make_request(cast("RPCEndpoint", method), list(params)))
+        )
+
+    def batch(self, requests: Sequence[Request]) -> list[Any]:
+        """Several requests in one round trip. Each answer is the ``result``, or the :class:`RpcError` itself.
+
+        Endpoints without batches are asked one by one.
+
+        Raises:
+            ChainUnavailable: as :meth:`call`.
+        """
+        if self._batches:
+            answers = self._guarded(
+                lambda: self._provider.make_batch_request(
+                    [(cast("RPCEndpoint", name), given) for name, given in requests]
+                )
+            )
+            if isinstance(answers, list) and len(answers) == len(requests):
+                return [self._outcome(method, answer) for (method, _), answer in zip(requests, answers, strict=True)]
+            self._batches = False
+        found: list[Any] = []
+        for method, params in requests:
+            try:
+                found.append(self.call(method, *params))
+            except RpcError as refusal:
+                found.append(refusal)
+        return found
+
+    def _guarded(self, send: Callable[[], Any]) -> Any:
+        import requests
+
+        self.requests_sent += 1
+        try:
+            return send()
+        except (requests.RequestException, OSError, ValueError, TypeError, KeyError) as cause:
+            reason = str(cause) or type(cause).__name__
+            raise ChainUnavailable(
+                f"the chain at {self.url} does not answer: {reason[:300]}; start it, or correct the RPC URL"
+            ) from cause
+
+    def _outcome(self, method: str, answer: Any) -> Any:
+        try:
+            return self._result(method, answer)
+        except RpcError as refusal:
+            return refusal
+
+    def _result(self, method: str, answer: Any) -> Any:
+        if not isinstance(answer, dict):
+            raise ChainUnavailable(f"{self.url} answered {method} with no JSON-RPC object: {str(answer)[:200]}")
+        error = answer.get("error")
+        if error:
+            if not isinstance(error, dict):
+                raise RpcError(f"{method}: {error}")
+            message, code = str(error.get("message", error)), error.get("code", 0)
+            raise RpcError(f"{method}: {message[:500]}", code if isinstance(code, int) else 0, error.get("data"))
+        if "result" not in answer:
+            raise ChainUnavailable(f"{self.url} answered {method} without a result: {str(answer)[:200]}")
+        return answer["result"]
+
+
+def backoff(first_s: float = 0.2, most_s: float = 10.0) -> Iterator[float]:
+    """Seconds to wait before each further try: doubling up to a limit, for ever."""
+    return (min(most_s, first_s * 2**exponent) for exponent in itertools.count())
+
+
+def patiently(
+    work: Callable[[], T],
+    deadline_s: float,
+    *,
+    on_wait: Callable[[ChainUnavailable, float], None] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """Do ``work``, again and again while the chain does not answer, for at most ``deadline_s`` seconds.
+
+    ``on_wait(error, seconds)`` is told before each wait; what it or ``sleep`` raises ends the waiting.
+
+    Raises:
+        ChainUnavailable: the last one, when the time is over.
+    """
+    end = time.monotonic() + deadline_s
+    for wait_s in backoff():
+        try:
+            return work()
+        except ChainUnavailable as unavailable:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise
+            pause = min(wait_s, left)
+            if on_wait is not None:
+                on_wait(unavailable, pause)
+            sleep(pause)
+    raise AssertionError("unreachable: backoff never ends")
+
+
+def quantity(value: object) -> int:
+    """A JSON-RPC quantity (``"0x1f"``) as an integer.
+
+    Raises:
+        ChainUnavailable: not a quantity.
+    """
+    if isinstance(value, str):
+        try:
+            return int(value, 16)
+        except ValueError:
+            pass
+    raise ChainUnavailable(f"got {value!r} from the endpoint; expected a hexadecimal number")
+
+
+def raw_bytes(value: object) -> bytes:
+    """JSON-RPC data (``"0x00ff"``) as bytes.
+
+    Raises:
+        ChainUnavailable: not data.
+    """
+    if isinstance(value, str) and value.startswith("0x"):
+        try:
+            return bytes.fromhex(value[2:])
+        except ValueError:
+            pass
+    raise ChainUnavailable(f"got {str(value)[:100]!r} from the endpoint; expected hexadecimal data")
