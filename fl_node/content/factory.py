@@ -11,7 +11,7 @@ KINDS = ("embedded", "kubo", "memory")
 
 
 def open_store(kind: str, folder: Path, ipfs_api: str = "/ip4/127.0.0.1/tcp/5001") -> ContentStore:
-    """The store of this kind: ``embedded`` (in ``folder``), ``kubo`` (daemon at the multiaddr), ``memory``.
+    """The store of this kind: ``embedded`` (in ``folder``), ``kubo`` (a daemon; pins in ``folder``), ``memory``.
 
     Raises:
         UsageError: no such kind, or the package for it is not installed.
@@ -25,7 +25,7 @@ def open_store(kind: str, folder: Path, ipfs_api: str = "/ip4/127.0.0.1/tcp/5001
     if kind == "kubo":
         from fl_node.content.kubo import KuboStore
 
-        return KuboStore(ipfs_api)
+        return KuboStore(folder, ipfs_api)
     if kind == "memory":
         from fl_node.content.memory import MemoryStore
 
