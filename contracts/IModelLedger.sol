@@ -240,12 +240,7 @@ interface IModelLedger {
     /// @param update The update.
     /// @param parents What was considered for its base, at most 64. None: the base is the genesis.
     event UpdatePublished(
-        uint64 indexed index,
-        uint32 indexed peer,
-        uint32 indexed round,
-        uint64 time,
-        Update update,
-        Parent[] parents
+        uint64 indexed index, uint32 indexed peer, uint32 indexed round, uint64 time, Update update, Parent[] parents
     );
 
     /// @notice A peer measured updates of others on its own data.
