@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from fl_node.errors import LedgerError, UsageError, WrongLedger
 from fl_node.ledger import gas
-from fl_node.ledger.abi import address_bytes
+from fl_node.ledger.abi import address_bytes, checksum_address
 from fl_node.ledger.codec import check_length, encode_site
 from fl_node.ledger.sender import Patience, Sender, TransactionSigner
 from fl_node.ledger.transport import Rpc, RpcError, quantity, raw_bytes
@@ -124,11 +124,8 @@ def deploy(
         WrongLedger: the code on the chain is not the compiled one.
     """
     built = artifact or committed_artifact()
-    chain_id, first = rpc.batch([("eth_chainId", []), ("eth_getBlockByNumber", ["0x0", False])])
-    if isinstance(chain_id, RpcError) or isinstance(first, RpcError) or not first:
-        raise LedgerError(f"{rpc.url} tells neither its chain id nor its first block; use another endpoint")
-    number = quantity(chain_id)
-    sender = Sender(rpc, signer, number, raw_bytes(first["hash"]), state, patience)
+    number, first_block = _chain(rpc)
+    sender = Sender(rpc, signer, number, first_block, state, patience)
     try:
         data = built.bytecode + constructor_data(opening)
         mined = sender.send(None, data, gas.deploy(built.deployed, len(opening.members)), "deploy the ledger")
@@ -136,9 +133,8 @@ def deploy(
         sender.close()
     if mined.created is None:
         raise LedgerError(f"the receipt of 0x{mined.tx_hash.hex()} names no contract; use another endpoint")
-    deployment = Deployment(
-        chain_id=number, contract=_checksummed(mined.created), first_block=mined.block_number, rpc=rpc.url
-    )
+    address = checksum_address(address_bytes(mined.created))
+    deployment = Deployment(chain_id=number, contract=address, first_block=mined.block_number, rpc=rpc.url)
     check_code(rpc, deployment.contract, built)
     return Deployed(deployment, mined.tx_hash, mined.gas_used)
 
@@ -165,10 +161,7 @@ def fund(
     Raises:
         InsufficientFunds, ChainUnavailable, KeyInUse: as for any write.
     """
-    chain_id, first = rpc.batch([("eth_chainId", []), ("eth_getBlockByNumber", ["0x0", False])])
-    if isinstance(chain_id, RpcError) or isinstance(first, RpcError) or not first:
-        raise LedgerError(f"{rpc.url} tells neither its chain id nor its first block; use another endpoint")
-    sender = Sender(rpc, signer, quantity(chain_id), raw_bytes(first["hash"]), None, patience)
+    sender = Sender(rpc, signer, *_chain(rpc), None, patience)
     try:
         for account in accounts:
             sender.send(account, b"", 21_000, f"fund {account}", wei)
@@ -176,7 +169,9 @@ def fund(
         sender.close()
 
 
-def _checksummed(address: str) -> str:
-    from fl_node.ledger.abi import checksum_address
-
-    return checksum_address(address_bytes(address))
+def _chain(rpc: Rpc) -> tuple[int, bytes]:
+    """Chain id and hash of block 0."""
+    chain_id, first = rpc.batch([("eth_chainId", []), ("eth_getBlockByNumber", ["0x0", False])])
+    if isinstance(chain_id, RpcError) or isinstance(first, RpcError) or not first:
+        raise LedgerError(f"{rpc.url} tells neither its chain id nor its first block; use another endpoint")
+    return quantity(chain_id), raw_bytes(first["hash"])
