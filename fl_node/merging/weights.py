@@ -26,7 +26,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 METADATA_KEY: Final = "fl-node"
 COMMITMENT_DOMAIN: Final = b"fl-node weights commitment 1"
-#: A float64 must stay below this, so that a sum of ``x * share`` cannot overflow. Every finite float32 does.
+#: No float64 may exceed this, so that a sum of ``x * share`` cannot overflow. Every finite float32 does.
 MAGNITUDE_LIMIT: Final = 2.0**1000
 #: Longest header that is read: 16 MiB hold some 100,000 tensors.
 HEADER_LIMIT: Final = 1 << 24
@@ -222,7 +222,7 @@ def _normalised(name: str, array: Array) -> Array:
     """The array with zeros for negative zeros: itself if there is none. Bounded memory: blocks stay in cache.
 
     Raises:
-        MalformedWeights: a float is NaN, infinite or not below the limit; a boolean is neither 0 nor 1.
+        MalformedWeights: a float is NaN, infinite or beyond the limit; a boolean is neither 0 nor 1.
     """
     flat = array.reshape(-1)
     if array.dtype.kind == "b":
@@ -251,7 +251,7 @@ def _normalised(name: str, array: Array) -> Array:
 
 def _refuse_values(name: str, block: Array, limit: float) -> None:
     bad = block[~(np.abs(block) <= limit)][0]
-    what = f"{bad:g}, not below 2^1000" if np.isfinite(bad) else f"{bad}"
+    what = f"{bad:g}, above 2^1000 in magnitude" if np.isfinite(bad) else f"{bad}"
     raise MalformedWeights(f"tensor {name!r} holds {what}; expected finite values only (did the training diverge?)")
 
 
