@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import attrgetter, itemgetter
 
 from fl_node.errors import InconsistentLog
 from fl_node.records import (
@@ -264,7 +265,7 @@ class Prefix:
     def highest_round(self) -> int:
         """Highest round of any update; 0: none yet."""
         peaks = self._facts.peaks
-        at = bisect_left(peaks, self.size, key=_first)
+        at = bisect_left(peaks, self.size, key=itemgetter(0))
         return peaks[at - 1][1] if at else 0
 
     def facts(self, start: int = 0) -> Iterable[Fact]:
@@ -300,23 +301,15 @@ class Prefix:
 
     def _peer(self, member: _Member) -> PeerFacts:
         facts = member.admission
-        said = bisect_left(member.announcements, self.size, key=_index)
+        said = bisect_left(member.announcements, self.size, key=attrgetter("index"))
         retirement = self._retirement(member)
         if not said and retirement is None:
             return facts
         latest = member.announcements[said - 1] if said else None
         body = latest.body if latest else None
-        return PeerFacts(
-            facts.number,
-            facts.account,
-            facts.site,
-            facts.roles,
-            facts.admitted,
-            facts.round_at_admission,
-            retirement,
-            body if isinstance(body, PeerAnnounced) else None,
-            latest.index if latest else None,
-        )
+        announcement = body if isinstance(body, PeerAnnounced) else None
+        announced = latest.index if latest else None
+        return replace(facts, retirement=retirement, announcement=announcement, announced=announced)
 
     def _retirement(self, member: _Member) -> Retirement | None:
         retirement = member.retirement
@@ -401,11 +394,3 @@ def _view(facts: _Facts, size: int) -> Prefix:
     view._facts = facts
     view.size = size
     return view
-
-
-def _first(pair: tuple[int, object]) -> int:
-    return pair[0]
-
-
-def _index(fact: Fact) -> int:
-    return fact.index
