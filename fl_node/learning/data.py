@@ -1,121 +1,111 @@
-"""Where samples come from: one function, ``load``, and the sources that ship with the package.
-
-numpy only: neither torch nor scikit-learn is imported here.
-"""
+"""Data sets by name: the spec's ``task.data`` to labelled rows."""
 
 from __future__ import annotations
 
-import gzip
-import importlib.util
-import io
 import os
-import zipfile
-import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fl_node.errors import DataError
+from fl_node.learning.credit import load_credit
 from fl_node.learning.dataset import Dataset, checked
-from fl_node.learning.plugin import is_plugin, resolve
-from fl_node.learning.seeding import permutation
+from fl_node.learning.digits import load_digits
+from fl_node.learning.images import load_images
+from fl_node.learning.named import is_named, resolve
+from fl_node.learning.tables import load_csv
 from fl_node.spec import TaskSpec
 
-__all__ = ["ENVIRONMENT", "Dataset", "Part", "load", "names"]
-
-Part: TypeAlias = Literal["train", "test", "all"]
 ENVIRONMENT = "FL_NODE_DATA"
-TEST_FRACTION = 0.2
-Arrays: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
+PART_SEED = 20090701
+IMAGES = ("mnist", "fashion-mnist")
+KNOWN = ("digits", *IMAGES, "credit-default", "csv:PATH", "npz:PATH", "module:callable")
 
 
-def names() -> tuple[str, ...]:
-    """The sources that need no path."""
-    return tuple(LOADERS)
-
-
-def load(source: str, task: TaskSpec, data_dir: Path | None = None, part: Part = "all") -> Dataset:
-    """Load samples and check them against the task.
+def load(
+    source: str, task: TaskSpec, data_dir: Path | None = None, part: Literal["train", "test", "all"] = "all"
+) -> Dataset:
+    """The rows that a source holds, in its own order.
 
     Args:
-        source: ``digits``, ``mnist``, ``fashion-mnist``, ``credit-default``, ``csv:PATH``, ``npz:PATH`` (arrays ``x``
-            and ``y``), or ``module:callable``, called as ``callable(task, data_dir)`` for a pair (features, labels).
-        data_dir: the folder that holds the files, or a folder of that with the source's name; default: the
-            environment variable ``FL_NODE_DATA``.
-        part: ``train`` and ``test`` are the official parts where there are such (mnist, fashion-mnist); otherwise a
-            fixed 80 % and 20 % of the rows, the same on every machine. ``all`` is every row, train before test.
+        source: ``digits``, ``mnist``, ``fashion-mnist``, ``credit-default``, ``csv:PATH``, ``npz:PATH``, or
+            ``module:callable`` (called without arguments, gives features and labels).
+        task: what the rows must look like.
+        data_dir: folder of the data sets; else the environment's FL_NODE_DATA. Relative PATHs start there if it is
+            given, else in the current folder.
+        part: ``train`` and ``test`` are the publisher's own where there are (60,000 and 10,000 images of mnist and
+            fashion-mnist), else four fifths and one fifth by a shuffle that is the same for everybody.
 
     Raises:
-        DataError: a file, column or array is missing, or does not fit the task.
-        SpecError: a ``module:callable`` that cannot be imported.
+        DataError: names the file and what was got and expected.
     """
-    if data_dir is None and os.environ.get(ENVIRONMENT):
-        data_dir = Path(os.environ[ENVIRONMENT])
-    if source in LOADERS:
-        return LOADERS[source](task, data_dir, part)
-    kind, _, rest = source.partition(":")
-    if kind == "npz" and rest:
-        return _part(checked(*read_npz(Path(rest)), task, rest), part)
-    if is_plugin(source):
-        return _part(checked(*_called(source, task, data_dir), task, source), part)
-    raise DataError(
-        f"unknown data source {source!r}; expected {', '.join(LOADERS)}, csv:PATH, npz:PATH or module:callable"
-    )
+    folder = _folder(data_dir)
+    if source in IMAGES:
+        return load_images(source, part, task, folder)
+    data = _whole(source, task, folder)
+    return data if part == "all" else _share(data, part, source)
 
 
-def read_npz(path: Path) -> Arrays:
-    """The arrays ``x`` and ``y`` of an npz file; nothing in it is ever unpickled."""
+def _whole(source: str, task: TaskSpec, folder: Path | None) -> Dataset:
+    if source == "digits":
+        return load_digits(task)
+    if source == "credit-default":
+        return load_credit(task, folder)
+    kind, colon, rest = source.partition(":")
+    if colon and kind == "csv":
+        return load_csv(_path(rest, folder), task)
+    if colon and kind == "npz":
+        return _load_npz(_path(rest, folder), task)
+    if is_named(source):
+        return _call(source, task)
+    raise DataError(f"data set {source!r}: expected one of {', '.join(KNOWN)}")
+
+
+def _share(data: Dataset, part: str, source: str) -> Dataset:
+    """A fixed fifth is the test part, by a shuffle of RandomState, whose stream numpy never changes (NEP 19)."""
+    count = len(data) // 5
+    if not count:
+        raise DataError(f"{source}: {len(data)} rows; expected at least 5 to set a fifth aside as test part")
+    order = np.random.RandomState(PART_SEED).permutation(len(data)).astype(np.int64)
+    return data.rows(np.sort(order[:count] if part == "test" else order[count:]))
+
+
+def _folder(data_dir: Path | None) -> Path | None:
+    if data_dir is not None:
+        return data_dir
+    named = os.environ.get(ENVIRONMENT)
+    return Path(named) if named else None
+
+
+def _path(text: str, folder: Path | None) -> Path:
+    path = Path(text).expanduser()
+    return folder / path if folder is not None and not path.is_absolute() else path
+
+
+def _load_npz(path: Path, task: TaskSpec) -> Dataset:
+    """Arrays ``x`` [n, \\*input_shape] and ``y`` [n]; pickled objects are refused."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if isinstance(archive, np.ndarray) or not {"x", "y"} <= set(archive.files):
-                got = "one array" if isinstance(archive, np.ndarray) else ", ".join(archive.files) or "none"
-                raise DataError(f"{path}: got arrays {got}; expected x (features) and y (labels)")
-            return archive["x"], archive["y"]
-    except FileNotFoundError as cause:
-        raise DataError(f"{path}: no such file; expected an npz file with the arrays x and y") from cause
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as cause:
-        raise DataError(f"{path}: not a readable npz file: {cause}") from cause
+        with np.load(path, allow_pickle=False) as arrays:
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
+                raise DataError(f"{path}: this is a single array; expected an .npz with the arrays x and y")
+            if not {"x", "y"} <= set(arrays.files):
+                raise DataError(f"{path}: holds the arrays {sorted(arrays.files)}; expected x and y")
+            x, y = arrays["x"], arrays["y"]
+    except DataError:
+        raise
+    except Exception as cause:  # zipfile, zlib, struct and numpy each have their own for a damaged file
+        raise DataError(f"{path}: cannot be read: {cause}; expected an .npz with the arrays x and y") from cause
+    return checked(x, y, task, str(path))
 
 
-def _part(dataset: Dataset, part: Part) -> Dataset:
-    """The fixed parts of a source without official ones; they do not depend on the spec."""
-    if part == "all":
-        return dataset
-    order = permutation(len(dataset), "parts")
-    test = round(len(dataset) * TEST_FRACTION)
-    return dataset.take(np.sort(order[:test] if part == "test" else order[test:]))
-
-
-def _digits(task: TaskSpec, data_dir: Path | None, part: Part) -> Dataset:
-    """1,797 images of 8 x 8 pixels from 0 to 16, scaled to 0 to 1: the test part of UCI's optical digits.
-
-    The file ships inside scikit-learn; finding it without importing the package saves most of a second.
-    """
-    package = importlib.util.find_spec("sklearn")
-    if package is None or package.origin is None:
-        raise DataError("digits: the data ship with scikit-learn, which is not installed; pip install scikit-learn")
-    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+def _call(source: str, task: TaskSpec) -> Dataset:
+    function = resolve(source, "task.data", DataError)
     try:
-        table = np.loadtxt(io.BytesIO(gzip.decompress(path.read_bytes())), delimiter=",", dtype=np.float32)
-    except (OSError, ValueError) as cause:
-        raise DataError(f"digits: cannot read {path}: {cause}; reinstall scikit-learn") from cause
-    return _part(checked(table[:, :-1] / np.float32(16), table[:, -1], task, "digits"), part)
-
-
-def _called(source: str, task: TaskSpec, data_dir: Path | None) -> Arrays:
-    function = resolve(source, "data")
-    try:
-        features, labels = function(task, data_dir)
-        return np.asarray(features), np.asarray(labels)
-    except Exception as cause:  # the user's function may raise anything
+        made: Any = function()
+        features, labels = (np.asarray(part) for part in made)
+    except Exception as cause:  # the user's code may raise anything
         raise DataError(
-            f"{source} failed with {type(cause).__name__}: {cause}; expected it to return (features, labels)"
+            f"{source} failed: {type(cause).__name__}: {cause}; expected it to give (features, labels)"
         ) from cause
-
-
-LOADERS: dict[str, Callable[[TaskSpec, Path | None, Part], Dataset]] = {
-    "digits": _digits,
-}
+    return checked(features, labels, task, source)

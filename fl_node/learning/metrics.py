@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fl_node.records import PPM
 
+LIMIT = 1e30
 Metric = Literal["accuracy", "macro-f1", "auc"]
 
 
@@ -43,12 +44,14 @@ def measure(scores: NDArray[Any], labels: NDArray[np.int64], metric: Metric, ful
     """Score logits against labels.
 
     Args:
-        scores: logits [n, classes], n > 0, finite. Of equal logits the lower class wins.
+        scores: logits [n, classes], n > 0. Of equal logits the lower class wins. They are clipped to +-1e30, and NaN
+            counts as the least, so that a diverged model gets a bad score instead of an error.
         labels: int64 [n].
         metric: which number becomes ``score_ppm``. For accuracy that is floor(correct * 1,000,000 / n), in integers;
             for others floor of the float64 value times 1,000,000. An undefined AUC scores 500,000, that of guessing.
         full: also compute the AUC where the metric does not need it; it sorts every column.
     """
+    scores = np.clip(np.nan_to_num(scores.astype(np.float64), nan=-LIMIT, posinf=LIMIT, neginf=-LIMIT), -LIMIT, LIMIT)
     count, classes = scores.shape
     predicted = scores.argmax(axis=1)
     confusion = np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)

@@ -84,7 +84,9 @@ def set_weights(module: nn.Module, weights: Mapping[str, NDArray[Any]]) -> None:
     for name, tensor in state.items():
         got, expected = _told(weights[name]), (_dtype_name(tensor), tuple(tensor.shape))
         if got != expected:
-            raise MalformedWeights(f"the tensor {name} is {got[0]}{list(got[1])}, expected {expected[0]}{list(expected[1])}")
+            raise MalformedWeights(
+                f"the tensor {name} is {got[0]}{list(got[1])}, expected {expected[0]}{list(expected[1])}"
+            )
     with torch.no_grad():
         for name, tensor in state.items():
             if tensor.device.type == "cpu":
@@ -197,8 +199,8 @@ def _refuse(module: nn.Module, name: str) -> None:
     for path, part in module.named_modules():
         if getattr(part, "running_mean", None) is not None:
             raise SpecError(
-                f"model.name = {name!r}: {path or 'the module'} ({type(part).__name__}) keeps running statistics, which "
-                "cannot be merged; use GroupNorm or LayerNorm, or track_running_stats=False"
+                f"model.name = {name!r}: {path or 'the module'} ({type(part).__name__}) keeps running statistics, "
+                "which cannot be merged; use GroupNorm or LayerNorm, or track_running_stats=False"
             )
     for path, tensor in module.state_dict().items():
         if tensor.dtype not in _TYPES:

@@ -1,0 +1,233 @@
+"""Training between two merges, and scoring, on a peer's own rows."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import nn
+
+from fl_node.errors import DataError, SpecError, TrainingFailed, UsageError
+from fl_node.learning.dataset import Dataset
+from fl_node.learning.linear import LinearGradients
+from fl_node.learning.metrics import Evaluation, measure
+from fl_node.learning.models import Weights, build, get_weights, set_weights
+from fl_node.learning.named import resolve
+from fl_node.learning.optimizer_state import OptimizerStates
+from fl_node.learning.optimizers import optimizer
+from fl_node.learning.splits import Splits
+from fl_node.spec import Spec
+
+EVALUATION_ROWS = 1024
+#: (features, labels) of one batch -> mean loss, a scalar tensor, and the gradient of every parameter.
+Gradients: TypeAlias = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, "list[torch.Tensor]"]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """``loss``: mean cross-entropy over the last epoch, in nats and with the class weights (of a user's own loop: of
+    the train split after it, without). ``steps``: optimiser steps, 0 for a user's own loop. ``samples``: rows trained on.
+    """
+
+    loss: float
+    steps: int
+    seconds: float
+    samples: int
+
+
+class Trainer:
+    """One peer's model and rows, on one device.
+
+    The same spec, rows, peer number, sequence and starting weights give the same weights to the bit on the same machine
+    with one thread (``torch.set_num_threads(1)``); with several threads or on a GPU they may differ in the last bits.
+
+    Args:
+        spec: the federation's.
+        splits: the peer's own rows.
+        peer: its number; part of the seed, so that peers shuffle differently.
+        device: ``auto`` (a GPU if torch sees one), ``cpu``, ``cuda`` or ``cuda:N``.
+        states: folder for optimiser states, so that they outlive the process; without one they are kept in memory. Used
+            only if ``training.reset_optimizer`` is false.
+
+    Raises:
+        SpecError: the model or the loop cannot be built.
+        UsageError: no such device.
+    """
+
+    def __init__(self, spec: Spec, splits: Splits, peer: int, device: str = "auto", states: Path | None = None) -> None:
+        self.spec = spec
+        self.splits = splits
+        self.peer = peer
+        self.device = chosen_device(device)
+        self.module = build(spec).to(self.device)
+        self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self._rows: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._class_weights = _class_weights(spec, splits.train)
+        self._loop = resolve(spec.training.loop, "training.loop", SpecError) if spec.training.loop else None
+        self._states = None if spec.training.reset_optimizer else OptimizerStates(states)
+
+    def train(self, weights: Mapping[str, NDArray[Any]], sequence: int) -> tuple[Weights, TrainReport]:
+        """Train for ``training.epochs`` from these weights, which stay as they are.
+
+        Raises:
+            TrainingFailed: the loss or a weight is no longer finite, or the user's own loop raised.
+            MalformedWeights: the weights are not this model's.
+        """
+        start = time.perf_counter()
+        set_weights(self.module, weights)
+        seed = training_seed(self.spec.training.seed, self.peer, sequence)
+        self.module.train()
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            if self._loop is None:
+                loss, steps = self._epochs(seed, sequence)
+            else:
+                loss, steps = self._own_loop(self._loop, seed), 0
+        found = get_weights(self.module)
+        self._refuse_non_finite(loss, found)
+        return found, TrainReport(loss, steps, time.perf_counter() - start, len(self.splits.train))
+
+    def evaluate(self, weights: Mapping[str, NDArray[Any]], full: bool = False) -> Evaluation:
+        """Score weights on the test split; ``full`` adds the AUC where the metric does not need it."""
+        return self.evaluate_on(weights, self.splits.test, full)
+
+    def validate(self, weights: Mapping[str, NDArray[Any]]) -> Evaluation | None:
+        """Score weights on the validation split; None if the spec sets no rows aside for it."""
+        return self.evaluate_on(weights, self.splits.validation) if len(self.splits.validation) else None
+
+    def evaluate_on(self, weights: Mapping[str, NDArray[Any]], data: Dataset, full: bool = False) -> Evaluation:
+        """Score weights on any rows of the task's shape. Raises DataError if there is none."""
+        set_weights(self.module, weights)
+        return evaluate(self.module, data, self.spec, full)
+
+    def _epochs(self, seed: int, sequence: int) -> tuple[float, int]:
+        if self._rows is None:
+            train = self.splits.train
+            self._rows = (_tensor(train.features).to(self.device), _tensor(train.labels).to(self.device))
+        features, labels = self._rows
+        size, count = self.spec.training.batch_size, len(labels)
+        rule = optimizer(self.spec.training, self._parameters)
+        if self._states is not None:
+            self._states.load(rule, sequence)
+        gradients = self._gradients()
+        batch = features.new_empty((min(size, count), *features.shape[1:]))
+        total, steps = torch.zeros((), device=self.device), 0
+        for order in _orders(seed, count, self.spec.training.epochs):
+            rows = torch.from_numpy(order).to(self.device)
+            targets = labels[rows]
+            total.zero_()
+            for at in range(0, count, size):
+                chosen = rows[at : at + size]
+                inputs = torch.index_select(features, 0, chosen, out=batch[: len(chosen)])
+                loss, slopes = gradients(inputs, targets[at : at + size])
+                rule.step(slopes)
+                total += loss * len(chosen)
+                steps += 1
+        if self._states is not None:
+            self._states.save(rule, sequence)
+        return float(total) / count, steps
+
+    def _gradients(self) -> Gradients:
+        """The closed form for the built-in linear model, at half the cost; else what autograd computes."""
+        weights = None if self._class_weights is None else torch.from_numpy(self._class_weights).to(self.device)
+        if self.spec.model.name == "logistic":
+            weight, bias = self._parameters
+            return LinearGradients(weight, bias, weights)
+        return autograd(self.module, self._parameters, weights)
+
+    def _own_loop(self, loop: Callable[..., Any], seed: int) -> float:
+        train = self.splits.train
+        features, labels = _tensor(train.features).to(self.device), _tensor(train.labels).to(self.device)
+        try:
+            loop(self.module, features, labels, self.spec, seed)
+        except Exception as cause:  # the user's code may raise anything
+            name = self.spec.training.loop
+            raise TrainingFailed(f"training.loop {name} raised {type(cause).__name__}: {cause}; mend it") from cause
+        return evaluate(self.module, train, self.spec).loss
+
+    def _refuse_non_finite(self, loss: float, weights: Weights) -> None:
+        bad = [name for name, array in weights.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+        if bad or not np.isfinite(loss):
+            raise TrainingFailed(
+                f"training diverged: loss {loss}, not finite: {', '.join(bad) or 'the loss'}; expected finite numbers. "
+                f"Lower training.learning_rate (now {self.spec.training.learning_rate:g}) in a new federation"
+            )
+
+
+def autograd(module: nn.Module, parameters: list[nn.Parameter], class_weights: torch.Tensor | None) -> Gradients:
+    """Mean cross-entropy of a module and its gradients, as torch derives them."""
+
+    def gradients(inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        loss = F.cross_entropy(module(inputs), targets, weight=class_weights)
+        slopes = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        return loss.detach(), list(slopes)
+
+    return gradients
+
+
+def evaluate(module: nn.Module, data: Dataset, spec: Spec, full: bool = False) -> Evaluation:
+    """Score a module on rows by the spec's metric. The module is left in evaluation mode.
+
+    Weights that make logits overflow give a bad score, never an error: a stranger's update may be in what was merged.
+    Raises DataError if there are no rows.
+    """
+    if not len(data):
+        raise DataError("no rows to score on; expected at least one (is task.test above 0?)")
+    return measure(logits(module, data.features), data.labels, spec.task.metric, full)
+
+
+def logits(module: nn.Module, features: NDArray[np.float32]) -> NDArray[Any]:
+    """The module's answers, [n, classes], computed in evaluation mode and in batches."""
+    device = next((tensor.device for tensor in module.state_dict().values()), torch.device("cpu"))
+    module.eval()
+    with torch.inference_mode():
+        parts = torch.split(_tensor(features), EVALUATION_ROWS)
+        found: NDArray[Any] = torch.cat([module(part.to(device)).cpu() for part in parts]).numpy()
+    return found
+
+
+def training_seed(seed: int, peer: int, sequence: int) -> int:
+    """63 bits of SHA-256 over the spec's seed, the peer's number and the sequence."""
+    text = f"fl-node training {seed} {peer} {sequence}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def chosen_device(name: str) -> torch.device:
+    """``auto`` is a GPU if torch sees one, else the CPU. Raises UsageError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as cause:
+        reason = str(cause).splitlines()[0]
+        raise UsageError(f"device {name!r}: {reason}; expected auto, cpu, cuda or cuda:N") from cause
+    return device
+
+
+def _orders(seed: int, count: int, epochs: int) -> Iterator[NDArray[np.int64]]:
+    generator = np.random.Generator(np.random.PCG64(seed))
+    for _ in range(epochs):
+        yield generator.permutation(count)
+
+
+def _class_weights(spec: Spec, train: Dataset) -> NDArray[np.float32] | None:
+    """n / (classes present * n_c) for each class, 0 for absent ones; None if the spec does not ask for weights."""
+    if not spec.training.class_weights:
+        return None
+    counts = np.bincount(train.labels, minlength=spec.task.classes)
+    present = np.count_nonzero(counts)
+    return np.where(counts > 0, len(train) / (present * np.maximum(counts, 1)), 0.0).astype(np.float32)
+
+
+def _tensor(array: NDArray[Any]) -> torch.Tensor:
+    """Shares memory where torch allows it: it has no read-only tensors."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
