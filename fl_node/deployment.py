@@ -70,19 +70,24 @@ def write_genesis(spec: Spec, path: Path) -> Genesis:
     return Genesis(path, cid.digest, weights.digest(tensors), _flags(cid.codec))
 
 
-def read_genesis(path: Path) -> Genesis:
-    """The digests of an existing genesis file.
+def read_genesis(path: Path, spec: Spec | None = None) -> Genesis:
+    """The digests of an existing genesis file. With a spec, it is checked for being of its model (needs torch).
 
     Raises:
         UsageError: no such file.
-        MalformedWeights: not a weights file.
+        MalformedWeights: not a weights file, or of another model.
     """
+    expected = None
+    if spec is not None:
+        from fl_node.learning.models import genesis
+
+        expected = weights.schema_of(genesis(spec))
     try:
         data = path.read_bytes()
     except OSError as cause:
         raise UsageError(f"cannot read the genesis weights {path}: {cause.strerror}") from cause
     cid = unixfs.cid_of(data)
-    return Genesis(path, cid.digest, weights.digest(weights.decode(data).tensors), _flags(cid.codec))
+    return Genesis(path, cid.digest, weights.digest(weights.decode(data, expected).tensors), _flags(cid.codec))
 
 
 def parse_member(text: str) -> Member:

@@ -79,11 +79,10 @@ def run(options: argparse.Namespace) -> Opened:
     rpc = Rpc(options.rpc)
     signer = payer(options, rpc)
     artifact = compile_artifact(chain_tools() / "solc") if options.compile else None
-    weights = genesis_path(out)
+    path = genesis_path(out)
     # An existing file is kept: a colleague may have made it, and torch's initialisation differs between versions.
-    genesis = (
-        read_genesis(weights) if weights.exists() and not options.force else write_genesis(federation.spec, weights)
-    )
+    kept = path.exists() and not options.force
+    genesis = read_genesis(path, federation.spec) if kept else write_genesis(federation.spec, path)
     return open_federation(
         federation,
         rpc,

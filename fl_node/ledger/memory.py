@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
+from fl_node.errors import LedgerError
 from fl_node.ledger import calls, codec, tree
 from fl_node.ledger.abi import address_bytes, checksum_address
-from fl_node.ledger.protocol import LedgerIdentity, RawLog, Receipt, UpdateState
+from fl_node.ledger.protocol import LedgerIdentity, RawLog, Receipt, Recovered, UpdateState
 from fl_node.ledger.rules import MAX_MEMBERS, ZERO_ADDRESS, LedgerState, refused
 from fl_node.records import (
     ZERO32,
@@ -123,7 +124,7 @@ class MemoryChain:
                 if block.call is not None:
                     try:
                         self._include(block.call, block.tx_hash)
-                    except Exception:  # noqa: S110 - as on a chain: it reverts there and leaves no log
+                    except LedgerError:  # as on a chain: it reverts there and leaves no log
                         pass
             while len(self._blocks) < len(kept) + wanted:
                 self._include(None, b"")
@@ -139,6 +140,11 @@ class MemoryChain:
             block = self._include(call, tx_hash)
             index = block.head.size - 1
             return Receipt(index, block.tx_hash, block.number, block.hash, 0)
+
+    def holds(self, tx_hash: bytes) -> bool:
+        """Whether a transaction is on the chain as it is now."""
+        with self._lock:
+            return any(block.tx_hash == tx_hash for block in self._blocks)
 
     def block(self, number: int) -> _Block | None:
         """A block of the chain as it is now."""
@@ -216,6 +222,7 @@ class MemoryLedger:
     def __init__(self, chain: MemoryChain, account: str) -> None:
         self.chain = chain
         self._account = checksum_address(address_bytes(account))
+        self._written: list[tuple[str, _Call, bytes]] = []
 
     @property
     def identity(self) -> LedgerIdentity:
@@ -262,30 +269,55 @@ class MemoryLedger:
         """Writing is free here: always one ether."""
         return 10**18
 
+    def recover(self) -> list[Recovered]:
+        settled, kept = [], []
+        for label, call, tx_hash in self._written:
+            if self.chain.holds(tx_hash):
+                kept.append((label, call, tx_hash))
+                continue
+            try:
+                receipt = self.chain.write(call)
+            except LedgerError as error:
+                settled.append(Recovered(label, "rejected", error=error))
+            else:
+                kept.append((label, call, receipt.tx_hash))
+                settled.append(Recovered(label, "recorded", receipt))
+        self._written = kept
+        return settled
+
     def publish(self, update: Update, parents: Sequence[Parent]) -> Receipt:
         fixed = tuple(parents)
         calls.publish(update, fixed)  # refuses what the contract's types cannot hold
-        return self.chain.write(lambda state, now: state.publish(self._account, now, update, fixed))
+        label = f"publish sequence {update.sequence}"
+        return self._write(label, lambda state, now: state.publish(self._account, now, update, fixed))
 
     def attest(self, evidence: bytes, items: Sequence[Attestation]) -> Receipt:
         fixed = tuple(items)
         calls.attest(evidence, fixed)
-        return self.chain.write(lambda state, now: state.attest(self._account, evidence, fixed))
+        return self._write("attest", lambda state, now: state.attest(self._account, evidence, fixed))
 
     def object(self, target: UpdateRef, reason: Reason, evidence: bytes = ZERO32) -> Receipt:
         calls.object_to(target, reason, evidence)
-        return self.chain.write(lambda state, now: state.object(self._account, target, reason, evidence))
+        return self._write(f"object {target}", lambda state, now: state.object(self._account, target, reason, evidence))
 
     def announce(self, epoch: int, recipient_key: bytes, tls_pin: bytes, endpoint: str) -> Receipt:
         calls.announce(epoch, recipient_key, tls_pin, endpoint)
-        return self.chain.write(
-            lambda state, now: state.announce(self._account, epoch, recipient_key, tls_pin, endpoint)
+        return self._write(
+            f"announce epoch {epoch}",
+            lambda state, now: state.announce(self._account, epoch, recipient_key, tls_pin, endpoint),
         )
 
     def admit(self, account: str, site: str, roles: Role = Role.ALL) -> Receipt:
         calls.admit(account, site, roles)
-        return self.chain.write(lambda state, now: state.admit(self._account, account, site, roles))
+        return self._write(f"admit {account}", lambda state, now: state.admit(self._account, account, site, roles))
 
     def retire(self, account: str, reason: str, from_index: int) -> Receipt:
         calls.retire(account, reason, from_index)
-        return self.chain.write(lambda state, now: state.retire(self._account, account, reason, from_index))
+        return self._write(
+            f"retire {account}", lambda state, now: state.retire(self._account, account, reason, from_index)
+        )
+
+    def _write(self, label: str, call: _Call) -> Receipt:
+        receipt = self.chain.write(call)
+        self._written.append((label, call, receipt.tx_hash))
+        return receipt

@@ -6,7 +6,7 @@ Two adapters: :class:`fl_node.ledger.memory.MemoryLedger` (ships for tests and s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -94,7 +94,7 @@ class LedgerReader(Protocol):
     def block_hash(self, number: int) -> bytes | None:
         """Hash of a block of the chain as it is now; None above its tip."""
 
-    def logs(self, first_block: int, last_block: int) -> Sequence[RawLog]:
+    def logs(self, first_block: int, last_block: int) -> Iterable[RawLog]:
         """The contract's logs of these blocks, both included, in the order of the chain."""
 
     def peer(self, number: int) -> PeerState:

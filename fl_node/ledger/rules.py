@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from fl_node.errors import LedgerError
 from fl_node.ledger.abi import address_bytes, checksum_address
 from fl_node.ledger.codec import encode_site
 from fl_node.ledger.protocol import UpdateState
@@ -52,7 +53,6 @@ class _Peer:
     round: int = 0
     last_time: int = 0
     epoch: int = 0
-    endpoint: str = ""
     retired_from: int | None = None
 
 
@@ -131,7 +131,7 @@ class LedgerState:
         if epoch != peer.epoch + 1:
             raise refused("EpochNotNext", epoch, peer.epoch + 1)
         _check_length(len(endpoint.encode()), 0, MAX_BYTES)
-        peer.epoch, peer.endpoint = epoch, endpoint
+        peer.epoch = epoch
         return self._counted(PeerAnnounced(peer.number, epoch, recipient_key, tls_pin, endpoint))
 
     def publish(self, sender: str, time_s: int, update: Update, parents: Sequence[Parent]) -> Body:
@@ -257,7 +257,7 @@ class LedgerState:
         return body
 
 
-def refused(name: str, *values: object) -> Exception:
+def refused(name: str, *values: object) -> LedgerError:
     """The contract error ``name`` with these arguments in order."""
     return rejection(name, {label: value for (_, label), value in zip(parameters(name), values, strict=True)})
 
@@ -273,7 +273,8 @@ def _check_length(got: int, least: int, most: int) -> None:
 
 
 def _shown(peer: _Peer) -> PeerState:
+    # Endpoints are in the log only, as in the contract.
     return PeerState(
         *(peer.number, peer.account, peer.site, peer.roles, peer.sequence, peer.round, peer.last_entry),
-        *(peer.retired_from, peer.endpoint, peer.epoch),
+        *(peer.retired_from, "", peer.epoch),
     )
