@@ -16,6 +16,7 @@ from fl_node.errors import FlNodeError, StoreFull
 from fl_node.records import Parent
 
 FILE_NAME = "round.json"
+LAST_NAME = "recorded.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +56,19 @@ class Draft:
 
 
 class Journal:
-    """The draft on disk."""
+    """The draft on disk, and the last one that was recorded (a reorganised chain may want it recorded again)."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE_NAME
+        self._last = folder / LAST_NAME
 
     def load(self) -> Draft | None:
-        """The draft, or ``None``. A damaged file is set aside: the round starts again from the ledger."""
-        try:
-            return _draft(json.loads(self._path.read_text("utf-8")))
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError):
-            self._path.replace(self._path.with_suffix(".damaged"))
-            return None
-        except OSError as cause:
-            raise FlNodeError(f"cannot read {self._path}: {cause.strerror}; check the state folder") from cause
+        """The draft under way, or ``None``. A damaged file is set aside: the round starts again from the ledger."""
+        return _read(self._path)
+
+    def last(self) -> Draft | None:
+        """The draft that was recorded last, or ``None``."""
+        return _read(self._last)
 
     def save(self, draft: Draft) -> Draft:
         """Replace the draft atomically and durably; returns it.
@@ -92,11 +90,29 @@ class Journal:
             ) from cause
         return draft
 
-    def clear(self) -> None:
+    def finish(self) -> None:
+        """The draft is on the ledger: keep it as the last one."""
+        if self._path.exists():
+            self._path.replace(self._last)
+
+    def discard(self) -> None:
+        """Drop the draft: its round starts again."""
         self._path.unlink(missing_ok=True)
 
 
 _DIGESTS = ("seen_root", "base", "content", "weights", "report")
+
+
+def _read(path: Path) -> Draft | None:
+    try:
+        return _draft(json.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        path.replace(path.with_suffix(".damaged"))
+        return None
+    except OSError as cause:
+        raise FlNodeError(f"cannot read {path}: {cause.strerror}; check the state folder") from cause
 
 
 def _draft(table: dict[str, Any]) -> Draft:

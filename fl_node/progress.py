@@ -35,5 +35,18 @@ class Stopwatch:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended. ``closed``: the closing update is on the ledger; otherwise it was stopped before."""
+
+    peer: int
+    sequence: int
+    round: int
+    closed: bool
+    seconds: dict[str, float]
+    published_bytes: int
+    fetched_bytes: int
+
+
 def silent(event: Event) -> None:
     """An ``Emit`` that says nothing."""

@@ -1,0 +1,203 @@
+"""Put a peer together: key, ledger, content store, gateway, genesis, data and trainer, each checked as it is opened."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fl_node import keys
+from fl_node.access import deployed
+from fl_node.config import NodeConfig
+from fl_node.content.cid import Cid
+from fl_node.content.factory import open_store
+from fl_node.content.fetch import Fetcher
+from fl_node.content.gateway import Gateway
+from fl_node.content.protocol import ContentStore
+from fl_node.deployment import genesis_path
+from fl_node.errors import (
+    ContentError,
+    ContentUnavailable,
+    MalformedWeights,
+    NotAMember,
+    SpecError,
+    StoreFull,
+    WrongLedger,
+)
+from fl_node.journal import Journal
+from fl_node.ledger.index import LedgerIndex
+from fl_node.ledger.rpc import RpcLedger
+from fl_node.merging import weights
+from fl_node.merging.merge import self_test
+from fl_node.merging.weights import Tensors
+from fl_node.peer import Peer
+from fl_node.prefix import Prefix
+from fl_node.progress import Emit, Event, Stopwatch
+from fl_node.records import Flag, LedgerOpened
+from fl_node.spec import Federation
+
+if TYPE_CHECKING:
+    from fl_node.learning.training import Trainer
+
+GENESIS_LABEL = "genesis"
+_MAX_GENESIS_BYTES = 1 << 40
+
+
+@contextmanager
+def assembled(
+    config: NodeConfig, emit: Emit, stop: threading.Event, password: str | None = None
+) -> Iterator[tuple[Peer, Gateway]]:
+    """A peer ready to play rounds, and its gateway; both closed on leaving.
+
+    Raises:
+        FlNodeError: whatever keeps this peer from taking part, before anything is announced.
+    """
+    with ExitStack() as stack:
+        federation, deployment = deployed(config)
+        state = _state_folder(config.state_path)
+        self_test()
+        signer = keys.load(config.key_path, password if password is not None else _password(config))
+        signer.check_chain(deployment.chain_id)
+        watch = Stopwatch()
+        with watch.phase("connect"):
+            ledger = RpcLedger(deployment, federation.digest, signer, state)
+            stack.callback(ledger.close)
+            ledger.recover()
+            index = LedgerIndex(state / "index.sqlite", ledger, federation.spec.rounds.depth)
+            stack.callback(index.close)
+            index.sync()
+            prefix = Prefix(index.entries())
+        number = _member_number(prefix, ledger.account)
+        store = open_store(config.content, state / "content", config.ipfs_api)
+        stack.callback(store.close)
+        fetcher = stack.enter_context(
+            Fetcher(federation.spec.content.allow_networks, timeout_s=federation.spec.content.fetch_timeout_s)
+        )
+        with watch.phase("genesis"):
+            genesis = load_genesis(federation, prefix, store, fetcher, own=number)
+        with watch.phase("data"):
+            trainer = _trainer(config, federation, number, genesis)
+        gateway = stack.enter_context(Gateway(store, config.host, config.port))
+        peer = Peer(
+            spec=federation.spec,
+            number=number,
+            ledger=ledger,
+            index=index,
+            prefix=prefix,
+            store=store,
+            fetcher=fetcher,
+            trainer=trainer,
+            schema=weights.schema_of(genesis),
+            genesis=genesis,
+            journal=Journal(state),
+            watch=watch,
+            emit=emit,
+            stop=stop,
+        )
+        emit(Event("ready", f"peer {number} at {gateway.endpoint}", {"peer": number, "endpoint": gateway.endpoint}))
+        yield peer, gateway
+
+
+def load_genesis(
+    federation: Federation, prefix: Prefix, store: ContentStore, fetcher: Fetcher, own: int = 0
+) -> Tensors:
+    """The initial weights: from the store, from beside the federation file, or from any peer; checked and kept.
+
+    Raises:
+        ContentUnavailable: nobody has them now.
+        WrongLedger: they are not the weights that the contract names.
+    """
+    opened = prefix.opened
+    cid = genesis_cid(opened)
+    data = None
+    if store.has(cid):
+        data = store.get(cid, _MAX_GENESIS_BYTES)
+    beside = genesis_path(federation.path) if federation.path else None
+    if data is None and beside is not None and beside.is_file():
+        content = beside.read_bytes()
+        if store.add(content, label=GENESIS_LABEL) == cid:
+            data = content
+    if data is None:
+        endpoints = [
+            facts.announcement.endpoint
+            for facts in prefix.peers()
+            if facts.announcement is not None and facts.number != own
+        ]
+        try:
+            data = fetcher.fetch_into(store, cid, _MAX_GENESIS_BYTES, endpoints, label=GENESIS_LABEL)
+        except ContentError as cause:
+            raise ContentUnavailable(
+                f"no peer gives the genesis weights {cid}: {cause}; put the deployer's copy at {beside}, "
+                "or start again when another peer is up"
+            ) from cause
+    try:
+        tensors = weights.decode(data).tensors
+    except MalformedWeights as cause:
+        raise WrongLedger(f"the genesis weights {cid} cannot be read: {cause}; the deployment is broken") from cause
+    if (digest := weights.digest(tensors)) != opened.genesis_weights:
+        raise WrongLedger(
+            f"the genesis weights have digest {digest.hex()}, expected {opened.genesis_weights.hex()} from the "
+            "contract; the deployment is broken"
+        )
+    return tensors
+
+
+def genesis_cid(opened: LedgerOpened) -> Cid:
+    """CID of the initial weights' file."""
+    return Cid("dag-pb" if opened.genesis_flags & Flag.DAG_PB else "raw", opened.genesis_content)
+
+
+def _state_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise StoreFull(
+            f"cannot make the state folder {folder}: {cause.strerror}; name another with --state"
+        ) from cause
+    return folder
+
+
+def _password(config: NodeConfig) -> str:
+    return keys.read_password(Path(config.password_file) if config.password_file else None)
+
+
+def _member_number(prefix: Prefix, account: str) -> int:
+    facts = prefix.peer_of(account)
+    if facts is None:
+        raise NotAMember(
+            f"{account} is not a member of this federation; give this address to the coordinator, who admits it with "
+            f"`fl-node admit {account} --site SITE`"
+        )
+    if facts.retirement is not None:
+        raise NotAMember(
+            f"{account} (peer {facts.number}) was retired at entry {facts.retirement.index}: "
+            f"{facts.retirement.reason}; ask the coordinator to admit a new address for your site"
+        )
+    if not facts.publishes:
+        raise NotAMember(f"{account} (peer {facts.number}) may not publish; ask the coordinator for that role")
+    return facts.number
+
+
+def _trainer(config: NodeConfig, federation: Federation, number: int, genesis: Tensors) -> Trainer:
+    # torch is imported here, and by no module that an auditor or a reader needs.
+    from fl_node.learning.data import load
+    from fl_node.learning.models import genesis as initial_weights
+    from fl_node.learning.splits import split
+    from fl_node.learning.training import Trainer
+
+    spec = federation.spec
+    if config.threads:
+        import torch
+
+        torch.set_num_threads(config.threads)
+    folder = Path(config.data_dir) if config.data_dir else None
+    splits = split(load(config.data or spec.task.data, spec.task, folder), spec.task)
+    ours = weights.schema_of(initial_weights(spec))
+    if ours != weights.schema_of(genesis):
+        raise SpecError(
+            f"the model {spec.model.name} has other tensors than the genesis weights: {sorted(ours)}, expected "
+            f"{sorted(genesis)}; use the same model code as the deployer"
+        )
+    return Trainer(spec, splits, number, config.device)

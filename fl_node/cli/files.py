@@ -1,0 +1,59 @@
+"""``fl-node cid`` and ``gc``"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import mmap
+from pathlib import Path
+
+from fl_node.access import viewing
+from fl_node.cli.settings import settings_of
+from fl_node.content.factory import open_store
+from fl_node.content.unixfs import cid_of
+from fl_node.errors import UsageError
+
+
+def cid(arguments: argparse.Namespace) -> int:
+    """The CID of a file, without storing it."""
+    path = Path(arguments.file)
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            if size == 0:
+                name = str(cid_of(b""))
+            else:
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                    name = str(cid_of(memoryview(mapped)))
+    except (OSError, ValueError) as cause:
+        raise UsageError(f"cannot read {path}: {cause}") from cause
+    print(json.dumps({"cid": name, "bytes": size, "file": str(path)}) if arguments.json else name)
+    return 0
+
+
+def gc(arguments: argparse.Namespace) -> int:
+    """Delete what the federation's retention no longer asks for."""
+    config = settings_of(arguments)
+    if config.archive:
+        raise UsageError(
+            "this peer is an archive (archive = true), which keeps everything; pass --no-archive to collect"
+        )
+    with viewing(config) as view:
+        keep = view.federation.spec.content.retention_rounds
+        oldest = view.prefix.highest_round - keep + 1
+    store = open_store(config.content, config.state_path / "content", config.ipfs_api)
+    try:
+        done = store.gc(max(0, oldest), dry_run=arguments.dry_run)
+    finally:
+        store.close()
+    if arguments.json:
+        told = {
+            "oldest_round_kept": max(0, oldest),
+            "freed_bytes": done.freed_bytes,
+            "cids": [str(c) for c in done.cids],
+        }
+        print(json.dumps({**told, "dry_run": arguments.dry_run}, indent=1))
+    else:
+        would = "would free" if arguments.dry_run else "freed"
+        print(f"{would} {done.freed_bytes:,} bytes in {len(done.cids)} files of rounds before {max(0, oldest)}")
+    return 0

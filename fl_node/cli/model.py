@@ -1,0 +1,54 @@
+"""``fl-node model``"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+from pathlib import Path
+
+from fl_node.access import viewing
+from fl_node.cli.settings import settings_of
+from fl_node.errors import StoreFull, UsageError
+from fl_node.models import obtain_model, own_stores
+from fl_node.supply import cid_of_update
+
+
+def model(arguments: argparse.Namespace) -> int:
+    """Write a verified model as safetensors."""
+    out = Path(arguments.out)
+    if out.exists() and not arguments.force:
+        raise UsageError(f"{out} exists; expected a new file: name another with --out, or overwrite it with --force")
+    config = settings_of(arguments)
+    with viewing(config) as view:
+        found = obtain_model(view, arguments.at, own_stores(config))
+        site = view.prefix.peer(found.entry.ref.peer).site
+    scratch = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    try:
+        try:
+            scratch.write_bytes(found.data)
+            scratch.replace(out)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as cause:
+        raise StoreFull(f"cannot write {out}: {cause.strerror}; name another file with --out") from cause
+    entry = found.entry
+    told = {
+        "update": str(entry.ref),
+        "site": site,
+        "round": entry.round,
+        "final": entry.final,
+        "cid": str(cid_of_update(entry.update)),
+        "claimed_score_ppm": entry.update.score_ppm,
+        "bytes": memoryview(found.data).nbytes,
+        "file": str(out),
+    }
+    if arguments.json:
+        print(json.dumps(told, indent=1))
+    else:
+        kind = "closing model" if entry.final else "update"
+        print(
+            f"{out}: {kind} {entry.ref} of {site}, round {entry.round}, {told['bytes']:,} bytes, verified against the "
+            f"ledger; its publisher claims {entry.update.score_ppm / 10_000:.2f} %"
+        )
+    return 0

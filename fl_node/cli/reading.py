@@ -1,0 +1,224 @@
+"""``fl-node status``, ``log``, ``show`` and ``peers``: the ledger, read by anybody."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from enum import IntEnum, IntFlag
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fl_node.access import View, viewing
+from fl_node.cli.settings import settings_of
+from fl_node.content.cid import Cid
+from fl_node.errors import ContentError, UsageError
+from fl_node.prefix import Prefix, UpdateEntry
+from fl_node.records import Entry, UpdateObjected, UpdatePublished, UpdateRef, UpdatesAttested
+from fl_node.supply import cid_of_update
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Where the federation stands, and what this peer has done if the state folder says who it is."""
+    with viewing(settings_of(arguments)) as view:
+        prefix, spec = view.prefix, view.federation.spec
+        members = [facts for facts in prefix.peers() if facts.active]
+        latest = {facts.number: prefix.latest(facts.number) for facts in members}
+        told = {
+            "name": spec.name,
+            "contract": view.deployment.contract,
+            "chain_id": view.deployment.chain_id,
+            "entries": view.index.size,
+            "root": "0x" + view.index.root().hex(),
+            "block": view.index.head.block_number,
+            "highest_round": prefix.highest_round,
+            "planned_rounds": spec.rounds.planned,
+            "members": len(members),
+            "closed": sum(1 for entry in latest.values() if entry is not None and entry.final),
+            "orphaned_entries": len(view.index.orphans()),
+            "seconds_since_last_entry": _age(prefix),
+        }
+        if arguments.json:
+            _print_json(told)
+        else:
+            _pairs({key.replace("_", " "): value for key, value in told.items()})
+    return 0
+
+
+def log(arguments: argparse.Namespace) -> int:
+    """The entries, one line each."""
+    with viewing(settings_of(arguments)) as view:
+        stop = view.index.size if arguments.stop is None else min(arguments.stop, view.index.size)
+        if not 0 <= arguments.start <= stop:
+            raise UsageError(f"got --from {arguments.start} --to {stop}; expected 0 <= from <= to <= {view.index.size}")
+        for entry in view.index.entries(arguments.start, stop):
+            if arguments.json:
+                print(json.dumps(_entry_json(entry)))
+            else:
+                print(f"{entry.index:>6}  {_utc(entry.time_s)}  {entry.kind:<16} {_safe(_words(entry))}")
+    return 0
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """One update, with its parents and what others say of it."""
+    with viewing(settings_of(arguments)) as view:
+        update = find_update(view, arguments.update)
+        told = {
+            "update": str(update.ref),
+            "entry": update.index,
+            "time": _utc(update.time_s),
+            "site": view.prefix.peer(update.ref.peer).site,
+            "cid": str(cid_of_update(update.update)),
+            "report_cid": str(Cid("raw", update.update.report)),
+            **_plain(update.update),
+            "parents": [_plain(parent) for parent in update.parents],
+            "merged_by": [str(child) for child in _children(view.prefix, update.ref)],
+            "attestations": [_plain(said) for said in view.prefix.attestations(update.ref)],
+            "objections": [_plain(word) for word in view.prefix.objections(update.ref)],
+        }
+        if arguments.json:
+            _print_json(told)
+        else:
+            _pairs(told)
+            print("\nScores are the publisher's claims; attestations are what other peers measured.")
+    return 0
+
+
+def peers(arguments: argparse.Namespace) -> int:
+    """The members."""
+    with viewing(settings_of(arguments)) as view:
+        rows: list[dict[str, Any]] = []
+        for facts in view.prefix.peers():
+            last = view.prefix.latest(facts.number)
+            rows.append(
+                {
+                    "peer": facts.number,
+                    "site": facts.site,
+                    "account": facts.account,
+                    "state": "retired" if not facts.active else "closed" if last and last.final else "active",
+                    "round": last.round if last else 0,
+                    "updates": view.prefix.sequence(facts.number),
+                    "score_ppm": last.update.score_ppm if last else None,
+                    "endpoint": facts.announcement.endpoint if facts.announcement else "",
+                }
+            )
+        if arguments.json:
+            _print_json(rows)
+            return 0
+        table = Table(box=None, header_style="bold")
+        for key in ("peer", "site", "account", "state", "round", "updates", "score (claimed)", "endpoint"):
+            table.add_column(key, overflow="fold")
+        for row in rows:
+            score = "-" if row["score_ppm"] is None else f"{row['score_ppm'] / 10_000:.2f} %"
+            cells = [row["peer"], row["site"], row["account"], row["state"], row["round"], row["updates"], score]
+            table.add_row(*(_safe(str(cell)) for cell in [*cells, row["endpoint"]]))
+        Console(markup=False).print(table)
+    return 0
+
+
+def find_update(view: View, text: str) -> UpdateEntry:
+    """An update by name (``3#12``) or by the CID of its content.
+
+    Raises:
+        UsageError: neither, or none such on the ledger.
+    """
+    peer, hash_sign, sequence = text.partition("#")
+    if hash_sign and peer.isdecimal() and sequence.isdecimal():
+        try:
+            return view.prefix.update(UpdateRef(int(peer), int(sequence)))
+        except LookupError as cause:
+            raise UsageError(f"no update {text} on the ledger, which has {view.index.size} entries") from cause
+    try:
+        digest = Cid.parse(text).digest
+    except ContentError as cause:
+        raise UsageError(f"{text!r} is neither an update such as 3#12 nor a CID: {cause}") from cause
+    for facts in view.prefix.peers():
+        for update in view.prefix.updates(facts.number):
+            if update.content == digest:
+                return update
+    raise UsageError(f"no update on the ledger has the content {text}")
+
+
+def _children(prefix: Prefix, ref: UpdateRef) -> list[UpdateRef]:
+    return [
+        update.ref
+        for facts in prefix.peers()
+        for update in prefix.updates(facts.number)
+        if any(parent.ref == ref and parent.share_ppm for parent in update.parents)
+    ]
+
+
+def _words(entry: Entry) -> str:
+    match entry.body:
+        case UpdatePublished(update=update) as body:
+            merged = ", ".join(f"{parent.ref} {parent.share_ppm / 10_000:.1f}%" for parent in body.parents)
+            return (
+                f"{body.ref} round {update.round} claims {update.score_ppm / 10_000:.2f} % from {merged or 'genesis'}"
+            )
+        case UpdateObjected() as body:
+            return f"peer {body.peer} objects to {body.target}: {body.reason.name.lower().replace('_', ' ')}"
+        case UpdatesAttested() as body:
+            pairs = (f"{UpdateRef(i.peer, i.sequence)} {i.score_ppm / 10_000:.2f} %" for i in body.items)
+            return f"peer {body.peer} attests {', '.join(pairs)}"
+    return ", ".join(f"{key}={value}" for key, value in _plain(entry.body).items())
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    return {
+        "index": entry.index,
+        "time_s": entry.time_s,
+        "kind": entry.kind,
+        "block": entry.block_number,
+        "tx": "0x" + entry.tx_hash.hex(),
+        "topics": ["0x" + topic.hex() for topic in entry.topics],
+        "data": "0x" + entry.data.hex(),
+        "body": _plain(entry.body),
+    }
+
+
+def _plain(record: Any) -> Any:
+    """A record as JSON-ready values: digests in hex, enumerations by their number."""
+    if is_dataclass(record) and not isinstance(record, type):
+        return {key: _plain(value) for key, value in asdict(record).items()}
+    if isinstance(record, bytes):
+        return record.hex()
+    if isinstance(record, IntFlag | IntEnum):
+        return int(record)
+    if isinstance(record, Mapping):
+        return {key: _plain(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [_plain(item) for item in record]
+    return record
+
+
+def _pairs(told: Mapping[str, Any]) -> None:
+    width = max(len(key) for key in told)
+    for key, value in told.items():
+        if isinstance(value, list):
+            items = (", ".join(f"{k}={v}" for k, v in i.items()) if isinstance(i, dict) else str(i) for i in value)
+            value = "; ".join(items)
+        print(f"{key:<{width}}  {_safe(str(value))}")
+
+
+def _print_json(told: object) -> None:
+    print(json.dumps(told, indent=1))
+
+
+def _safe(text: str) -> str:
+    """Text of strangers for a terminal: control and direction characters made visible."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _utc(time_s: int) -> str:
+    return dt.datetime.fromtimestamp(time_s, dt.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _age(prefix: Prefix) -> int:
+    return max(0, int(dt.datetime.now(dt.UTC).timestamp()) - prefix.time_s)

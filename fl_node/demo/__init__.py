@@ -1,0 +1,1 @@
+"""A whole federation on one machine: a real chain, a real contract, one process per peer."""

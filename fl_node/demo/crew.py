@@ -1,0 +1,146 @@
+"""Processes of a demo: forked from one server that has torch and web3 loaded, and none left behind.
+
+Loading torch and web3 costs a process two seconds; a fork of a process that has them costs milliseconds. The parent
+loads neither. Each child tells its story through a pipe; a child that dies without a word is noticed by its exit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+
+from fl_node.errors import FlNodeError
+
+PRELOAD = ("fl_node.demo.preload",)
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A child's last word: what it returned."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A child's last word: what went wrong."""
+
+    message: str
+
+
+@dataclass(slots=True)
+class Child:
+    """One process and the pipe it talks through."""
+
+    name: str
+    process: ForkServerProcess
+    pipe: Connection
+    result: Done | Failed | None = None
+
+
+class Crew:
+    """Starts children and hears them out. On leaving, whatever still runs is stopped.
+
+    Usage::
+
+        with Crew() as crew:
+            crew.start("peer 1", work, arguments)
+            for child, message in crew.hear(): ...
+    """
+
+    def __init__(self) -> None:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(PRELOAD))
+        self.children: list[Child] = []
+
+    def __enter__(self) -> Crew:
+        # The server starts loading at once, while the parent does something else.
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def start(self, name: str, work: str, *arguments: Any) -> Child:
+        """Run ``fl_node.demo.workers.<work>(send, *arguments)`` in a new process.
+
+        By name, since the parent does not import what it would need torch for. ``send`` takes anything picklable.
+        """
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_child, args=(theirs, work, arguments), name=name)
+        process.start()
+        theirs.close()
+        child = Child(name, process, ours)
+        self.children.append(child)
+        return child
+
+    def hear(self, *waited: Child) -> Iterator[tuple[Child, Any]]:
+        """Messages of all children as they come, until the waited ones (default: all) have said their last word."""
+        while any(child.result is None for child in (waited or self.children)):
+            open_pipes = {child.pipe: child for child in self.children if child.result is None}
+            for ready in multiprocessing.connection.wait(list(open_pipes), timeout=0.25):
+                assert isinstance(ready, Connection)
+                child = open_pipes[ready]
+                try:
+                    message = ready.recv()
+                except (EOFError, OSError):
+                    child.process.join(5.0)
+                    message = Failed(f"the process ended without a word (exit code {child.process.exitcode})")
+                if isinstance(message, Done | Failed):
+                    child.result = message
+                yield child, message
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """Ask what still runs to leave, then make it."""
+        alive = [child.process for child in self.children if child.process.is_alive()]
+        for process in alive:
+            process.terminate()
+        deadline = time.monotonic() + grace_s
+        for process in alive:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join(grace_s)
+        for child in self.children:
+            child.pipe.close()
+
+
+def _child(pipe: Connection, work: str, arguments: tuple[Any, ...]) -> None:
+    _die_with_parent()
+    import torch
+
+    # Before anything else: a child forked after a threaded torch operation hangs at its first one otherwise.
+    torch.set_num_threads(1)
+    from fl_node.demo import workers
+
+    try:
+        pipe.send(Done(getattr(workers, work)(pipe.send, *arguments)))
+    except FlNodeError as error:
+        pipe.send(Failed(str(error)))
+    except BaseException as error:
+        traceback.print_exc(file=sys.stderr)
+        pipe.send(Failed(f"{type(error).__name__}: {error}"))
+    finally:
+        pipe.close()
+
+
+def _die_with_parent() -> None:
+    """Linux: have the kernel end this process when the fork server, and so the demo, is gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,169 @@
+"""What a demo shows a person: a live table while it runs, and the result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from fl_node.demo.result import DemoResult
+from fl_node.progress import Event
+
+
+def percent(ppm: float | None) -> str:
+    """A score in ppm as a percentage; a dash for none."""
+    return "-" if ppm is None else f"{ppm / 10_000:.1f} %"
+
+
+def mebibytes(count: float) -> str:
+    """Bytes for people, in binary units."""
+    if count < 1024 * 1024:
+        return f"{count / 1024:.0f} KiB"
+    return f"{count / 1024 / 1024:.1f} MiB"
+
+
+@dataclass(slots=True)
+class Row:
+    """The last that was heard of one peer."""
+
+    site: str
+    state: str = "starting"
+    round: int = 0
+    score_ppm: int | None = None
+    base_score_ppm: int | None = None
+    merged: int = 0
+    bytes: int = 0
+    heard: float = field(default_factory=time.monotonic)
+
+    def hear(self, event: Event) -> None:
+        self.heard = time.monotonic()
+        detail = event.detail
+        if event.kind == "recorded":
+            self.round = detail["round"]
+            self.score_ppm = detail["score_ppm"]
+            self.base_score_ppm = detail["base_score_ppm"]
+            self.merged = detail["merged"]
+            self.state = "closed" if detail["final"] else "training"
+        self.bytes = detail.get("bytes", self.bytes)
+        if event.kind in ("training", "waiting", "stopped"):
+            self.state = event.kind
+
+
+class Board:
+    """All rows; drawn in place on a terminal, told line by line elsewhere."""
+
+    def __init__(self, console: Console, sites: Sequence[str], planned: int) -> None:
+        self._console = console
+        self._planned = planned
+        self._live: Live | None = None
+        self.rows = [Row(site) for site in sites]
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """While this lasts, the board is on screen."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(self._draw(), console=self._console, refresh_per_second=8, transient=True) as live:
+            self._live = live
+            try:
+                yield
+            finally:
+                self._live = None
+
+    def hear(self, number: int, event: Event) -> None:
+        """Take in what one peer said."""
+        row = self.rows[number]
+        row.hear(event)
+        if self._live is not None:
+            self._live.update(self._draw())
+        elif event.kind == "recorded":
+            kind = "closing model" if event.detail["final"] else f"round {row.round}"
+            self._console.print(
+                f"{row.site}: {kind}, merged {row.merged}, "
+                f"score {percent(row.base_score_ppm)} merged, {percent(row.score_ppm)} published",
+                highlight=False,
+            )
+        elif event.kind in ("left-out", "stopped", "waiting-for-chain"):
+            self._console.print(f"{row.site}: {event.text}", highlight=False)
+
+    def _draw(self) -> Table:
+        table = Table(title="Peers", title_justify="left")
+        for name in ("site", "round", "merged model", "after training", "parents", "fetched", "last seen", "state"):
+            table.add_column(name, justify="left" if name in ("site", "state") else "right")
+        now = time.monotonic()
+        for row in self.rows:
+            table.add_row(
+                row.site,
+                f"{min(row.round, self._planned)}/{self._planned}",
+                percent(row.base_score_ppm),
+                percent(row.score_ppm),
+                str(row.merged),
+                mebibytes(row.bytes),
+                f"{now - row.heard:.0f} s ago",
+                row.state,
+            )
+        return table
+
+
+def show_result(console: Console, result: DemoResult) -> None:
+    """The closing table: what federating was worth, what it left on the ledger, what it took."""
+    table = Table(title="Accuracy on a test set that no peer trained on", title_justify="left")
+    table.add_column("peer")
+    table.add_column("federated", justify="right")
+    if result.alone:
+        table.add_column("trained alone", justify="right")
+        table.add_column("gain", justify="right")
+    for number, site in enumerate(result.sites):
+        federated = result.federated[number]
+        cells = [site, _share(federated)]
+        if result.alone:
+            alone = result.alone[number]
+            gain = None if federated is None or alone is None else federated - alone
+            cells += [_share(alone), "-" if gain is None else f"{gain * 100:+.1f}"]
+        table.add_row(*cells)
+    if result.pooled is not None:
+        table.add_section()
+        table.add_row("all data in one place", _share(result.pooled), *([] if not result.alone else ["", ""]))
+    console.print(table)
+    facts = [
+        ("ledger", f"{result.entries} entries, {result.updates} updates"),
+        ("root", "0x" + result.root),
+        ("contract", f"{result.contract} (chain {result.chain_id})"),
+        ("content", f"{mebibytes(result.bytes['published'])} published, {mebibytes(result.bytes['fetched'])} fetched"),
+        ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())),
+        ("federation", result.federation_file),
+    ]
+    for name, text in facts:
+        console.print(f"[bold]{name:<11}[/bold]{text}", highlight=False, soft_wrap=True)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value * 100:.1f} %"
+
+
+def as_json(result: DemoResult) -> dict[str, Any]:
+    """The result as documented in docs/cli.md."""
+    return {
+        "updates": result.updates,
+        "entries": result.entries,
+        "root": "0x" + result.root,
+        "rpc": result.rpc,
+        "chain_id": result.chain_id,
+        "contract": result.contract,
+        "federation_file": result.federation_file,
+        "sites": list(result.sites),
+        "accuracy": {
+            "federated": list(result.federated),
+            "alone": list(result.alone),
+            "pooled": result.pooled,
+        },
+        "bytes": result.bytes,
+        "seconds": result.seconds,
+    }

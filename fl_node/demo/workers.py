@@ -1,0 +1,118 @@
+"""What the processes of a demo do: open the federation, be a peer, train a baseline, judge the final models.
+
+Each takes ``send`` first: a way to talk to the parent.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fl_node import keys
+from fl_node.chains import FUNDERS
+from fl_node.config import NodeConfig
+from fl_node.content.factory import open_store
+from fl_node.demo.result import Judged, OnChain
+from fl_node.deployment import genesis_path, open_federation, write_genesis
+from fl_node.learning.data import load
+from fl_node.learning.dataset import Dataset
+from fl_node.learning.models import genesis
+from fl_node.learning.splits import Splits, split
+from fl_node.learning.training import Trainer
+from fl_node.ledger.index import LedgerIndex
+from fl_node.ledger.rpc import RpcReader
+from fl_node.ledger.transport import Rpc
+from fl_node.merging import weights
+from fl_node.node import run
+from fl_node.prefix import Prefix
+from fl_node.progress import Ended
+from fl_node.records import Member
+from fl_node.spec import Federation, read_federation
+from fl_node.supply import cid_of_update, verified_tensors
+
+PASSWORD = "demo"  # noqa: S105 (a throw-away key on a throw-away chain)
+_FUND_WEI = 10 * 10**18
+
+Send = Callable[[Any], None]
+
+
+def open_on_chain(send: Send, rpc_url: str, spec_file: Path, out: Path, states: Sequence[Path]) -> OnChain:
+    """Make the peers' keys, write the genesis, deploy, admit and fund."""
+    federation = read_federation(spec_file)
+    members = []
+    for state in states:
+        key = state / "key.json"
+        signer = keys.load(key, PASSWORD) if key.exists() else keys.create(key, PASSWORD, light=True)
+        members.append(Member(signer.address, state.name))
+    genesis_weights = write_genesis(federation.spec, genesis_path(out))
+    deployer = keys.from_private_key(FUNDERS[0][1])
+    opened = open_federation(
+        federation, Rpc(rpc_url), deployer, genesis_weights, members=members, out=out, fund_wei=_FUND_WEI
+    )
+    made = opened.federation.deployment
+    assert made is not None
+    return OnChain(made.contract, made.chain_id, opened.gas_used)
+
+
+def be_peer(send: Send, config: NodeConfig) -> Ended:
+    """The same run as ``fl-node run`` with these settings."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return run(config, send, stop, PASSWORD)
+
+
+def judge(send: Send, federation_file: Path, states: Sequence[Path], test_file: Path) -> Judged:
+    """Read the finished ledger and score every peer's closing model, from the bytes in its own store."""
+    federation = read_federation(federation_file)
+    assert federation.deployment is not None
+    reader = RpcReader(federation.deployment, federation.digest)
+    index = LedgerIndex(federation_file.with_suffix(".sqlite"), reader)
+    index.sync()
+    prefix = Prefix(index.entries())
+    test = load(f"npz:{test_file}", federation.spec.task)
+    judgement = Trainer(federation.spec, Splits(test, test, test), 0, "cpu")
+    schema = weights.schema_of(genesis(federation.spec))
+    accuracies: list[float | None] = []
+    for number, state in enumerate(states, start=1):
+        last = prefix.latest(number)
+        if last is None or not last.final:
+            accuracies.append(None)
+            continue
+        store = open_store("embedded", state / "content")
+        data = store.get(cid_of_update(last.update), weights.encoded_size(schema))
+        accuracies.append(judgement.evaluate(verified_tensors(data, last, prefix, schema)).accuracy)
+        store.close()
+    updates = sum(prefix.sequence(facts.number) for facts in prefix.peers())
+    return Judged(tuple(accuracies), updates, index.size, index.root())
+
+
+def train_baseline(
+    send: Send, spec_file: Path, shards: Sequence[Path], test_file: Path, pooled: bool
+) -> tuple[float, ...]:
+    """Accuracy on the common test set of the same model and budget of rounds without a federation: one for each shard
+    trained alone, or one for all shards pooled."""
+    federation = read_federation(spec_file)
+    task = federation.spec.task
+    test = load(f"npz:{test_file}", task)
+    parts = [split(load(f"npz:{shard}", task), task).train for shard in shards]
+    if pooled:
+        parts = [_joined(parts)]
+    return tuple(_alone(federation, Splits(part, part, test), number) for number, part in enumerate(parts, start=1))
+
+
+def _alone(federation: Federation, splits: Splits, number: int) -> float:
+    trainer = Trainer(federation.spec, splits, number, "cpu")
+    model = genesis(federation.spec)
+    for sequence in range(1, federation.spec.rounds.planned + 1):
+        model, _ = trainer.train(model, sequence)
+    return trainer.evaluate(model).accuracy
+
+
+def _joined(parts: Sequence[Dataset]) -> Dataset:
+    import numpy as np
+
+    return Dataset(np.concatenate([p.features for p in parts]), np.concatenate([p.labels for p in parts]))

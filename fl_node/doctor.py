@@ -1,0 +1,162 @@
+"""Checks of everything a peer needs, each with how to mend it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from fl_node.access import deployed
+from fl_node.config import NodeConfig
+from fl_node.content.factory import open_store
+from fl_node.content.gateway import Gateway
+from fl_node.content.memory import MemoryStore
+from fl_node.errors import FlNodeError
+from fl_node.ledger.deploy import check_code
+from fl_node.ledger.rpc import RpcReader
+from fl_node.ledger.transport import Rpc
+from fl_node.spec import Deployment, Federation
+
+_ENOUGH_UPDATES = 100
+_GAS_PER_UPDATE = 150_000
+_DISK_BYTES = 1 << 30
+_CLOCK_S = 30.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check. ``result``: ``ok``, ``failed``, or ``unknown`` where it could not be made; ``mend``: what to do."""
+
+    name: str
+    result: str
+    message: str
+    mend: str = ""
+
+
+def examine(config: NodeConfig) -> Iterator[Finding]:
+    """All checks in order; later ones are ``unknown`` where they need what an earlier one found missing."""
+    opened = _checked("federation file", lambda: deployed(config), "ask your coordinator for the deployed file")
+    yield opened[0]
+    if opened[1] is None:
+        for name in ("chain", "code", "spec", "balance"):
+            yield Finding(name, "unknown", "needs the federation file")
+    else:
+        federation, deployment = opened[1]
+        yield from _chain(config, federation, deployment)
+    yield from _content(config)
+    yield _disk(config)
+
+
+def _chain(config: NodeConfig, federation: Federation, deployment: Deployment) -> Iterator[Finding]:
+    rpc = Rpc(deployment.rpc, timeout_s=5.0)
+    mend = f"start the chain, or name another endpoint with --rpc (got {deployment.rpc})"
+    finding, latest = _checked("chain", lambda: rpc.call("eth_getBlockByNumber", "latest", False), mend)
+    yield finding
+    if latest is None:
+        for name in ("code", "spec", "balance", "clock"):
+            yield Finding(name, "unknown", "needs the chain")
+        return
+    mend = "the federation file names another contract or chain: get the right file, or the right endpoint"
+    yield _checked("code", lambda: check_code(rpc, deployment.contract), mend)[0]
+    finding, reader = _checked("spec", lambda: RpcReader(deployment, federation.digest, rpc), mend)
+    yield finding
+    yield _balance(config, rpc) if reader is not None else Finding("balance", "unknown", "needs the ledger")
+    yield _clock(int(latest["timestamp"], 16))
+
+
+def _balance(config: NodeConfig, rpc: Rpc) -> Finding:
+    try:
+        address = "0x" + str(json.loads(config.key_path.read_text())["address"]).removeprefix("0x")
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        return Finding(
+            "balance", "unknown", f"no keystore at {config.key_path}: {cause}", "make one with `fl-node init`"
+        )
+    try:
+        wei, price = int(rpc.call("eth_getBalance", address, "latest"), 16), int(rpc.call("eth_gasPrice"), 16)
+    except FlNodeError as error:
+        return Finding("balance", "unknown", str(error))
+    updates = wei // max(1, price * _GAS_PER_UPDATE)
+    message = f"{address} has {wei / 10**18:.4f} ETH: enough for about {min(updates, 10**9):,} updates at today's price"
+    if updates >= _ENOUGH_UPDATES:
+        return Finding("balance", "ok", message)
+    return Finding("balance", "failed", message, f"send some funds to {address}")
+
+
+def _clock(block_time_s: int) -> Finding:
+    ahead = block_time_s - time.time()
+    if ahead > _CLOCK_S:
+        return Finding(
+            "clock",
+            "failed",
+            f"the chain's newest block is {ahead:.0f} s ahead of this machine's clock",
+            "set this machine's clock, by NTP: deadlines are counted in block time",
+        )
+    return Finding("clock", "ok", f"newest block {-ahead:.0f} s ago; not behind the chain's time")
+
+
+def _content(config: NodeConfig) -> Iterator[Finding]:
+    folder = config.state_path / "content"
+    if config.content == "embedded" and not config.state_path.is_dir():
+        yield Finding("content store", "unknown", f"no state folder {config.state_path}", "make it with `fl-node init`")
+    else:
+        mend = (
+            "free some space, or make the folder writable" if config.content == "embedded" else "start the IPFS daemon"
+        )
+        yield _checked("content store", lambda: _try_store(config, folder), mend)[0]
+    mend = "another process has the port: stop it, or choose another with --port"
+    yield _checked("gateway port", lambda: Gateway(MemoryStore(), config.host, config.port).close(), mend)[0]
+    if config.endpoint:
+        mend = "the announced URL must reach this peer's gateway from outside: check proxy, DNS and firewall"
+        yield _checked("endpoint", lambda: _reach(config.endpoint), mend)[0]
+
+
+def _try_store(config: NodeConfig, folder: Path) -> str:
+    store = open_store(config.content, folder, config.ipfs_api)
+    try:
+        probe = f"fl-node doctor {time.time_ns()}".encode()
+        cid = store.add(probe, label="doctor")
+        if bytes(store.get(cid, 1 << 10)) != probe:
+            raise FlNodeError("the store gave back other bytes than it was given")
+        store.unpin(cid, "doctor")
+    finally:
+        store.close()
+    return "wrote and read back a probe"
+
+
+def _reach(endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=5.0)
+    try:
+        connection.request("GET", "/healthz")
+        status = connection.getresponse().status
+    except OSError as cause:
+        raise FlNodeError(f"{endpoint} does not answer: {cause} (it answers only while `fl-node run` runs)") from cause
+    finally:
+        connection.close()
+    return f"answers with status {status}"
+
+
+def _disk(config: NodeConfig) -> Finding:
+    folder = config.state_path if config.state_path.exists() else Path()
+    free = shutil.disk_usage(folder).free
+    message = f"{free / 1024**3:.1f} GiB free at {folder.resolve()}"
+    if free >= _DISK_BYTES:
+        return Finding("disk", "ok", message)
+    return Finding("disk", "failed", message, "free some space, or run `fl-node gc`: a round needs room for its models")
+
+
+def _checked(name: str, look: Callable[[], T], mend: str) -> tuple[Finding, T | None]:
+    try:
+        found = look()
+    except FlNodeError as error:
+        return Finding(name, "failed", str(error), mend), None
+    message = found if isinstance(found, str) else "as expected"
+    return Finding(name, "ok", message), found

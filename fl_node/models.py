@@ -1,0 +1,125 @@
+"""Getting a federation's model: find it on the ledger, fetch its bytes from any peer, verify, hand it over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fl_node.access import View, viewing
+from fl_node.assembly import load_genesis
+from fl_node.config import NodeConfig, load_config
+from fl_node.content.factory import open_store
+from fl_node.content.fetch import Fetcher
+from fl_node.content.memory import MemoryStore
+from fl_node.content.protocol import ContentStore
+from fl_node.content.unixfs import Buffer
+from fl_node.errors import ContentUnavailable, UsageError
+from fl_node.merging import weights
+from fl_node.merging.weights import Tensors
+from fl_node.prefix import Prefix, UpdateEntry
+from fl_node.records import UpdateRef
+from fl_node.supply import cid_of_update, providers, verified_tensors
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Obtained:
+    """A verified model: the file as published, its tensors, and the ledger's entry."""
+
+    entry: UpdateEntry
+    data: Buffer
+    tensors: Tensors
+
+
+def choose(prefix: Prefix, at: str) -> UpdateEntry:
+    """The update that ``at`` names: ``3#12``, ``latest`` (newest entry) or ``final`` (newest closing update).
+
+    Raises:
+        UsageError: none such.
+    """
+    peer, hash_sign, sequence = at.partition("#")
+    if hash_sign and peer.isdecimal() and sequence.isdecimal():
+        try:
+            return prefix.update(UpdateRef(int(peer), int(sequence)))
+        except LookupError as cause:
+            raise UsageError(f"--at {at}: {cause}; `fl-node log` lists the updates") from cause
+    if at not in ("latest", "final"):
+        raise UsageError(f"--at {at}: expected an update such as 3#12, latest or final")
+    candidates = [entry for facts in prefix.peers() if (entry := prefix.latest(facts.number)) is not None]
+    if at == "final":
+        candidates = [entry for entry in candidates if entry.final]
+    if not candidates:
+        hint = (
+            "no peer has closed yet; --at latest takes a model under way" if at == "final" else "nothing is published"
+        )
+        raise UsageError(f"--at {at}: {hint}")
+    return max(candidates, key=lambda entry: entry.index)
+
+
+def obtain_model(view: View, at: str, stores: Sequence[ContentStore] = ()) -> Obtained:
+    """Fetch and verify a model, from the given stores first, then from the peers' gateways.
+
+    Raises:
+        UsageError: no such update.
+        ContentUnavailable: nobody gives its bytes now.
+        ContentMismatch, MalformedWeights: what the publisher put there is not what the ledger names.
+    """
+    spec, prefix = view.federation.spec, view.prefix
+    entry = choose(prefix, at)
+    scratch = MemoryStore()
+    with Fetcher(spec.content.allow_networks, timeout_s=spec.content.fetch_timeout_s) as fetcher:
+        genesis = load_genesis(view.federation, prefix, scratch, fetcher)
+        schema = weights.schema_of(genesis)
+        cid, most = cid_of_update(entry.update), weights.encoded_size(schema)
+        for store in stores:
+            if store.has(cid):
+                data: Buffer = store.get(cid, most)
+                break
+        else:
+            endpoints = providers(prefix, entry.ref, own=0)
+            if not endpoints:
+                raise ContentUnavailable(
+                    f"no peer has announced where it serves content, so {entry.ref} ({cid}) cannot be fetched; "
+                    "try again when a peer is up, or name the state folder of one with --state"
+                )
+            data = fetcher.fetch(cid, most, endpoints)
+    return Obtained(entry, data, verified_tensors(data, entry, prefix, schema))
+
+
+def load_model(federation: str | Path, at: str = "final", *, rpc: str = "", state: str | Path = "") -> torch.nn.Module:
+    """A federation's model as a torch module in ``eval`` mode.
+
+    Args:
+        federation: the deployed federation file.
+        at: ``3#12``, ``latest`` or ``final``.
+        rpc: JSON-RPC endpoint; empty takes the file's hint.
+        state: a peer's state folder to look for the bytes first; empty asks the peers' gateways only.
+
+    Raises:
+        FlNodeError: as :func:`obtain_model`.
+
+    Example::
+
+        from fl_node.models import load_model
+
+        model = load_model("federation.toml")
+        logits = model(torch.from_numpy(features))
+    """
+    from fl_node.learning import models
+
+    config = load_config({"federation": str(federation), "rpc": rpc or None, "state": str(state) or None})
+    with viewing(config) as view:
+        found = obtain_model(view, at, tuple(own_stores(config) if state else ()))
+        return models.load_model(view.federation.spec, found.tensors)
+
+
+def own_stores(config: NodeConfig) -> list[ContentStore]:
+    """The content store of the configured state folder, if there is one."""
+    folder = config.state_path / "content"
+    if config.content == "embedded" and not folder.is_dir():
+        return []
+    return [open_store(config.content, folder, config.ipfs_api)]

@@ -1,0 +1,98 @@
+"""What one round works with: the spec, the four rooms' adapters, and where this peer stands."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fl_node.content.fetch import Fetcher
+from fl_node.content.protocol import ContentStore
+from fl_node.journal import Journal
+from fl_node.ledger.index import LedgerIndex
+from fl_node.ledger.protocol import Ledger
+from fl_node.merging.weights import Schema, Tensors
+from fl_node.prefix import Prefix
+from fl_node.progress import Emit, Event, Stopwatch
+from fl_node.spec import Spec
+
+if TYPE_CHECKING:
+    from fl_node.learning.training import Trainer
+
+CLOCK_MARGIN_S = 5
+
+
+class Stopped(Exception):
+    """This peer was asked to stop, and the step under way is finished."""
+
+
+@dataclass(slots=True)
+class Peer:
+    """One member at work. ``prefix`` is the log so far, folded; :meth:`sync` brings it up to date."""
+
+    spec: Spec
+    number: int
+    ledger: Ledger
+    index: LedgerIndex
+    prefix: Prefix
+    store: ContentStore
+    fetcher: Fetcher
+    trainer: Trainer
+    schema: Schema
+    genesis: Tensors
+    journal: Journal
+    watch: Stopwatch
+    emit: Emit
+    stop: threading.Event
+    fetched_bytes: int = 0
+    published_bytes: int = 0
+
+    def sync(self) -> bool:
+        """Follow the chain; whether anything changed. A reorganisation is told, and its entries leave the prefix.
+
+        Raises:
+            ChainUnavailable: the endpoint does not answer; nothing was changed.
+            InconsistentLog: the endpoint's entries do not have the contract's root.
+        """
+        synced = self.index.sync()
+        if not synced.added and not synced.orphaned:
+            return False
+        kept = self.prefix.size
+        if synced.orphaned:
+            kept = min(kept, min(entry.index for entry in synced.orphaned))
+            self.emit(
+                Event(
+                    "reorganised",
+                    f"the chain dropped {len(synced.orphaned)} entries from {kept} on; following it",
+                    {"entries": [entry.index for entry in synced.orphaned]},
+                )
+            )
+        self.prefix = self.prefix.upto(kept).extend(self.index.entries(kept))
+        if any(getattr(entry.body, "peer", None) == self.number for entry in synced.orphaned):
+            self._send_again(kept)
+        return True
+
+    def _send_again(self, kept: int) -> None:
+        """Own entries fell off the chain. An update goes out again as it was if the log it had seen still stands;
+        otherwise its round is played again, and the journal's last draft keeps the training from being lost."""
+        last = self.journal.last()
+        if last is None or last.seen <= kept:
+            self.ledger.recover()
+
+    def step_done(self) -> None:
+        """Between two steps: leave here if somebody asked to.
+
+        Raises:
+            Stopped: somebody did.
+        """
+        if self.stop.is_set():
+            raise Stopped
+
+    def chain_time_s(self) -> int:
+        """A time before which no further entry can be recorded: that of the last entry, or the clock less a margin.
+
+        An idle development chain makes no blocks, so its head alone would let nobody's deadline ever pass. The margin
+        covers a block on its way and clocks that differ.
+        """
+        return max(self.prefix.time_s, int(time.time()) - CLOCK_MARGIN_S)

@@ -1,0 +1,47 @@
+"""The public report of an update: what a ledger entry has no room for, as canonical JSON in the content store.
+
+Its SHA-256 is on the ledger. It holds metrics and reasons, never data.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from fl_node import __version__
+from fl_node.journal import Draft
+from fl_node.peer import Peer
+from fl_node.records import UpdateRef
+
+if TYPE_CHECKING:
+    from fl_node.learning.metrics import Evaluation
+
+FORMAT = 1
+
+
+def compose_report(peer: Peer, draft: Draft, found: Evaluation) -> bytes:
+    """The report's bytes: keys sorted, no white space, UTF-8, so that equal content gives equal bytes."""
+    table: dict[str, Any] = {
+        "format": FORMAT,
+        "update": str(UpdateRef(peer.number, draft.sequence)),
+        "round": draft.round,
+        "final": draft.final,
+        "seen": draft.seen,
+        "base": draft.base.hex(),
+        "score_ppm": found.score_ppm,
+        "base_score_ppm": draft.base_score_ppm,
+        "metrics": {
+            "accuracy": found.accuracy,
+            "macro_f1": found.macro_f1,
+            "precision": found.precision,
+            "recall": found.recall,
+            "auc": found.auc,
+            "loss": found.loss,
+            "samples": found.samples,
+            "confusion": [list(row) for row in found.confusion],
+        },
+        "training": draft.training,
+        "candidates": list(draft.outcomes),
+        "software": f"fl-node {__version__}",
+    }
+    return json.dumps(table, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

@@ -1,0 +1,224 @@
+"""One round of one peer: ten numbered steps, from reading the log to recording an update.
+
+    read log -> select -> fetch -> verify -> merge -> attest -> train -> evaluate -> publish bytes -> record
+
+What costs something to repeat is in the journal before the next step begins. A crash therefore loses no finished step;
+what it interrupts is done again from the ledger and the content store, and gives the same result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from fl_node.content.cid import Cid
+from fl_node.errors import AlreadyRecorded, FlNodeError
+from fl_node.journal import Draft
+from fl_node.merging import weights
+from fl_node.merging.aggregation import aggregate, shares_of
+from fl_node.merging.selection import Selection, select
+from fl_node.merging.weights import Tensors
+from fl_node.peer import Peer
+from fl_node.progress import Event
+from fl_node.records import Flag, Update, UpdateRef
+from fl_node.report import compose_report
+from fl_node.supply import gather, publish_report, publish_weights, stored_weights
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a round is to make. ``final``: the untrained closing update, whose weights are its base."""
+
+    sequence: int
+    round: int
+    final: bool
+
+
+def play_round(peer: Peer, goal: Goal) -> Update:
+    """Play one round, or finish the one that a crash interrupted. Returns the update as it stands on the ledger.
+
+    Raises:
+        FlNodeError: what stops this peer: the chain does not answer, the store is full, training failed. Nothing
+            finished is lost. Another peer's bad or missing content never raises.
+    """
+    draft = unfinished(peer, goal)
+    if draft is None or not draft.trained:
+        draft, base = merge(peer, goal, draft)  # 1 read, 2 select, 3 fetch, 4 verify, 5 merge
+        peer.step_done()
+        # 6 attest: nothing, for this version's spec asks for no attestations
+        draft = train(peer, draft, base)  # 7 train
+        del base
+        peer.step_done()
+    if not draft.ready:
+        draft = evaluate(peer, draft)  # 8 evaluate, 9 publish bytes
+        peer.step_done()
+    update = record(peer, draft)  # 10 record
+    peer.journal.finish()
+    return update
+
+
+def unfinished(peer: Peer, goal: Goal) -> Draft | None:
+    """The draft that a crash left, or that a reorganised chain dropped, where it can still be used for this goal."""
+    draft = peer.journal.load() or peer.journal.last()
+    if draft is None:
+        return None
+    if (draft.sequence, draft.round, draft.final) != (goal.sequence, goal.round, goal.final):
+        peer.journal.discard()
+        return None
+    peer.sync()
+    if draft.seen > peer.index.size or peer.index.root(draft.seen) != draft.seen_root:
+        revised = _revised(peer, draft)
+        if revised is None:
+            peer.journal.discard()
+            return None
+        draft = revised
+    done = "ready to record" if draft.ready else "trained" if draft.trained else "merged"
+    peer.emit(Event("resumed", f"round {draft.round}: going on where it stopped ({done})", {"round": draft.round}))
+    return peer.journal.save(draft)
+
+
+def merge(peer: Peer, goal: Goal, draft: Draft | None) -> tuple[Draft, Tensors]:
+    """Steps 1 to 5. With a draft, the same parents are merged again instead of being chosen anew."""
+    if draft is not None:
+        again = _merged_again(peer, draft)
+        if again is not None:
+            return draft, again
+    with peer.watch.phase("read"):
+        peer.sync()  # 1 read
+        seen, seen_root = peer.index.size, peer.index.root()
+    chosen = _chosen(peer, goal.round)  # 2 select
+    supply = gather(peer, chosen.candidates, chosen.excusable)  # 3 fetch, 4 verify
+    with peer.watch.phase("merge"):
+        merged = aggregate(peer.spec, supply.entries, supply.tensors, peer.genesis)  # 5 merge
+        base = weights.digest(merged.tensors)
+    failures = supply.failures
+    del supply
+    with peer.watch.phase("evaluate"):
+        found = peer.trainer.evaluate(merged.tensors)
+    draft = Draft(
+        sequence=goal.sequence,
+        round=goal.round,
+        final=goal.final,
+        seen=seen,
+        seen_root=seen_root,
+        parents=merged.parents,
+        outcomes=chosen.outcomes_after(failures),
+        rule=merged.rule,
+        base=base,
+        base_score_ppm=found.score_ppm,
+    )
+    return peer.journal.save(draft), merged.tensors
+
+
+def train(peer: Peer, draft: Draft, base: Tensors) -> Draft:
+    """Step 7: train from the base and put the result's bytes into the content store, durable before it is noted.
+
+    A closing update is the base itself.
+    """
+    samples, training, tensors = 0, None, base
+    if not draft.final:
+        peer.emit(Event("training", f"round {draft.round}: training", {"round": draft.round}))
+        with peer.watch.phase("train"):
+            tensors, told = peer.trainer.train(base, draft.sequence)
+        samples = told.samples
+        training = {"loss": told.loss, "steps": told.steps, "samples": told.samples}
+    with peer.watch.phase("publish"):
+        cid = publish_weights(peer, tensors, draft.sequence, draft.round)
+        digest = weights.digest(tensors)
+    return peer.journal.save(
+        replace(
+            draft,
+            content=cid.digest,
+            dag_pb=cid.codec == "dag-pb",
+            weights=digest,
+            train_samples=samples,
+            training=training,
+        )
+    )
+
+
+def evaluate(peer: Peer, draft: Draft) -> Draft:
+    """Steps 8 and 9: score the update on the test split and publish the report that explains the round."""
+    with peer.watch.phase("evaluate"):
+        tensors = stored_weights(peer, Cid("dag-pb" if draft.dag_pb else "raw", draft.content))
+        found = peer.trainer.evaluate(tensors, full=True)
+    with peer.watch.phase("publish"):
+        report = publish_report(peer, compose_report(peer, draft, found), draft.round)
+    return peer.journal.save(
+        replace(draft, report=report.digest, score_ppm=found.score_ppm, test_samples=found.samples)
+    )
+
+
+def record(peer: Peer, draft: Draft) -> Update:
+    """Step 10: the entry on the ledger. Finding it there already, after a crash, is as good as writing it."""
+    update = _as_update(peer, draft)
+    with peer.watch.phase("record"):
+        try:
+            peer.ledger.publish(update, draft.parents)
+        except AlreadyRecorded:
+            return _already_there(peer, update)
+    return update
+
+
+def _chosen(peer: Peer, round_number: int) -> Selection:
+    with peer.watch.phase("select"):
+        return select(peer.spec, peer.prefix, peer.number, round_number, now_s=peer.chain_time_s())
+
+
+def _merged_again(peer: Peer, draft: Draft) -> Tensors | None:
+    """The draft's base, from the store; ``None`` (and no draft any more) where it cannot be had again."""
+    entries = tuple(peer.prefix.update(parent.ref) for parent in draft.parents)
+    supply = gather(peer, entries)
+    if not supply.failures:
+        with peer.watch.phase("merge"):
+            merged = aggregate(peer.spec, supply.entries, supply.tensors, peer.genesis)
+        if weights.digest(merged.tensors) == draft.base:
+            return merged.tensors
+    peer.journal.discard()
+    return None
+
+
+def _revised(peer: Peer, draft: Draft) -> Draft | None:
+    """The chain was reorganised below what this draft had seen. If the policy chooses the same parents from the log as
+    it is now, only the log's size and root change and the training stands; otherwise ``None``."""
+    chosen = _chosen(peer, draft.round)
+    wanted = {(parent.ref, parent.tag) for parent in draft.parents}
+    candidates = [entry for entry in chosen.candidates if (entry.ref, entry.content[:4]) in wanted]
+    if len(candidates) != len(chosen.candidates) or shares_of(peer.spec, candidates)[0] != draft.parents:
+        return None
+    return replace(draft, seen=peer.index.size, seen_root=peer.index.root(), outcomes=chosen.outcomes_after({}))
+
+
+def _as_update(peer: Peer, draft: Draft) -> Update:
+    identity = peer.ledger.identity
+    commitment = weights.commitment(identity.chain_id, identity.address, peer.number, draft.sequence, draft.weights)
+    return Update(
+        content=draft.content,
+        flags=(Flag.DAG_PB if draft.dag_pb else Flag(0)) | (Flag.FINAL if draft.final else Flag(0)),
+        weights=commitment,
+        base=draft.base,
+        report=draft.report,
+        seen=draft.seen,
+        seen_root=draft.seen_root,
+        sequence=draft.sequence,
+        round=draft.round,
+        score_ppm=draft.score_ppm,
+        base_score_ppm=draft.base_score_ppm,
+        train_samples=draft.train_samples,
+        test_samples=draft.test_samples,
+        rule=draft.rule,
+    )
+
+
+def _already_there(peer: Peer, update: Update) -> Update:
+    """The entry under this sequence, if it is one that this peer made."""
+    peer.sync()
+    ref = UpdateRef(peer.number, update.sequence)
+    there = peer.prefix.update(ref).update
+    last = peer.journal.last()
+    if there.content not in {update.content, last.content if last else b""}:
+        raise FlNodeError(
+            f"the ledger has another update under {ref} than the one this peer made (content {there.content.hex()}, "
+            f"expected {update.content.hex()}): somebody else signs with this key. "
+            "Retire the key with `fl-node retire` and have a new one admitted"
+        )
+    return there

@@ -1,0 +1,194 @@
+"""Weights between peers: fetch candidates by CID, verify before parsing, object to what is bad, publish one's own.
+
+Another peer's missing or bad bytes never raise: they become a failure with a reason, an objection on the ledger, and
+the round goes on without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from fl_node.content.cid import Cid
+from fl_node.content.unixfs import Buffer
+from fl_node.errors import (
+    AlreadyRecorded,
+    ContentError,
+    ContentMalformed,
+    ContentMismatch,
+    ContentUnavailable,
+    EntryRejected,
+    FlNodeError,
+    MalformedWeights,
+)
+from fl_node.merging import weights
+from fl_node.merging.selection import Failure
+from fl_node.merging.weights import Tensors
+from fl_node.peer import Peer
+from fl_node.prefix import Prefix, UpdateEntry
+from fl_node.progress import Event
+from fl_node.records import Encoding, Flag, Reason, Update, UpdateRef
+
+OWN_LABEL = "own"
+FETCHED_LABEL = "fetched"
+_PARALLEL = 4
+_MAX_REPORT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """Candidates that arrived and were found good, with their tensors, and why the others were not."""
+
+    entries: tuple[UpdateEntry, ...]
+    tensors: tuple[Tensors, ...]
+    failures: Mapping[UpdateRef, Failure]
+
+
+def gather(peer: Peer, candidates: Sequence[UpdateEntry], excusable: frozenset[UpdateRef] = frozenset()) -> Supply:
+    """Fetch and verify in parallel; object to what cannot be used.
+
+    ``excusable``: candidates that this peer called unavailable before; the ledger takes no second objection.
+    """
+    found: dict[UpdateRef, Tensors] = {}
+    failures: dict[UpdateRef, Failure] = {}
+    with peer.watch.phase("fetch"):
+        if len(candidates) > 1:
+            with ThreadPoolExecutor(min(_PARALLEL, len(candidates)), "fetch") as pool:
+                results = list(pool.map(lambda entry: _usable(peer, entry), candidates))
+        else:
+            results = [_usable(peer, entry) for entry in candidates]
+    for entry, result in zip(candidates, results, strict=True):
+        if isinstance(result, Failure):
+            failures[entry.ref] = result
+            peer.emit(
+                Event("left-out", f"left out {entry.ref}: {result.message}", {"update": str(entry.ref)}),
+            )
+            if entry.ref not in excusable:
+                _object(peer, entry.ref, result)
+        else:
+            found[entry.ref] = result
+    usable = tuple(entry for entry in candidates if entry.ref in found)
+    return Supply(usable, tuple(found[entry.ref] for entry in usable), failures)
+
+
+def cid_of_update(update: Update) -> Cid:
+    """The CID of an update's content: dag-pb where its flag says so, raw otherwise."""
+    return Cid("dag-pb" if update.flags & Flag.DAG_PB else "raw", update.content)
+
+
+def providers(prefix: Prefix, ref: UpdateRef, own: int) -> tuple[str, ...]:
+    """Endpoints that may have an update's bytes: its publisher, then who merged it, then every other active peer."""
+    numbers = [ref.peer]
+    others: list[int] = []
+    for facts in prefix.peers():
+        latest = prefix.latest(facts.number)
+        merged = latest is not None and any(parent.ref == ref and parent.share_ppm for parent in latest.parents)
+        (numbers if merged else others).append(facts.number)
+    endpoints: dict[str, None] = {}
+    for number in (*numbers, *others):
+        facts = prefix.peer(number)
+        if number != own and facts.announcement is not None and (facts.active or number == ref.peer):
+            endpoints.setdefault(facts.announcement.endpoint)
+    return tuple(endpoints)
+
+
+def verified_tensors(data: Buffer, entry: UpdateEntry, prefix: Prefix, schema: weights.Schema) -> Tensors:
+    """Parse an update's bytes (already checked against their CID) and hold them against the ledger's commitment.
+
+    Raises:
+        MalformedWeights: not a weights file of this model.
+        ContentMismatch: a good file, but not the tensors that the ledger's commitment names.
+    """
+    if entry.update.encoding != Encoding.SAFETENSORS or entry.update.flags & Flag.ENCRYPTED:
+        raise MalformedWeights(
+            f"{entry.ref} has encoding {entry.update.encoding}, flags {int(entry.update.flags)}; expected plain "
+            "safetensors (encoding 0); a newer version of fl-node may be able to read it"
+        )
+    tensors = weights.decode(data, schema).tensors
+    opened = prefix.opened
+    commitment = weights.commitment(
+        opened.chain_id, opened.ledger, entry.ref.peer, entry.ref.sequence, weights.digest(tensors)
+    )
+    if commitment != entry.update.weights:
+        raise ContentMismatch(
+            f"the tensors of {entry.ref} give the commitment {commitment.hex()}, "
+            f"expected {entry.update.weights.hex()} from the ledger"
+        )
+    return tensors
+
+
+def publish_weights(peer: Peer, tensors: Tensors, sequence: int, round_number: int) -> Cid:
+    """Encode one's own weights and store them durably, pinned for the spec's retention.
+
+    Raises:
+        StoreFull: nothing was changed.
+    """
+    identity = peer.ledger.identity
+    origin = weights.origin(identity.chain_id, identity.address, peer.number, sequence)
+    buffers = weights.encode(tensors, origin)
+    cid = peer.store.add(buffers, label=OWN_LABEL, round=round_number)
+    peer.published_bytes += sum(memoryview(buffer).nbytes for buffer in buffers)
+    return cid
+
+
+def publish_report(peer: Peer, report: bytes, round_number: int) -> Cid:
+    """Store a report durably; its CID is raw, so its digest is the SHA-256 of its bytes."""
+    if len(report) > _MAX_REPORT_BYTES:
+        raise FlNodeError(f"the report has {len(report)} bytes, expected at most {_MAX_REPORT_BYTES}")
+    return peer.store.add(report, label=OWN_LABEL, round=round_number)
+
+
+def stored_weights(peer: Peer, cid: Cid) -> Tensors:
+    """One's own trained weights back from the content store."""
+    return weights.decode(peer.store.get(cid, weights.encoded_size(peer.schema)), peer.schema).tensors
+
+
+def _usable(peer: Peer, entry: UpdateEntry) -> Tensors | Failure:
+    try:
+        data = obtain(peer, entry)
+    except ContentMalformed as error:
+        return Failure(Reason.MALFORMED, str(error))
+    except ContentError as error:
+        # Other bytes than the CID names are a provider's doing, not the publisher's: all one can say is that the
+        # content could not be had.
+        return Failure(Reason.UNAVAILABLE, str(error))
+    try:
+        return verified_tensors(data, entry, peer.prefix, peer.schema)
+    except MalformedWeights as error:
+        return Failure(Reason.MALFORMED, str(error))
+    except ContentMismatch as error:
+        return Failure(Reason.DIGEST_MISMATCH, str(error))
+
+
+def obtain(peer: Peer, entry: UpdateEntry) -> Buffer:
+    """An update's bytes, checked against its CID: from the own store, or from who has them, and kept to serve on."""
+    cid = cid_of_update(entry.update)
+    most = weights.encoded_size(peer.schema)
+    if peer.store.has(cid):
+        try:
+            data = peer.store.get(cid, most)
+        except ContentUnavailable:
+            pass
+        except ContentMismatch as error:
+            peer.emit(Event("store-damaged", str(error), {"cid": str(cid)}))
+        else:
+            if entry.ref.peer != peer.number:
+                peer.store.pin(cid, FETCHED_LABEL, entry.round)
+            return data
+    endpoints = providers(peer.prefix, entry.ref, peer.number)
+    data = peer.fetcher.fetch_into(peer.store, cid, most, endpoints, label=FETCHED_LABEL, round=entry.round)
+    peer.fetched_bytes += memoryview(data).nbytes
+    return data
+
+
+def _object(peer: Peer, ref: UpdateRef, failure: Failure) -> None:
+    """Put the reason on the ledger. One's own lost update is withdrawn instead."""
+    reason = Reason.WITHDRAWN if ref.peer == peer.number else failure.reason
+    try:
+        with peer.watch.phase("record"):
+            peer.ledger.object(ref, reason)
+    except AlreadyRecorded:
+        pass
+    except EntryRejected as error:
+        peer.emit(Event("objection-refused", f"the ledger refused the objection to {ref}: {error}", {}))
