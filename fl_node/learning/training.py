@@ -34,7 +34,8 @@ Gradients: TypeAlias = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor
 @dataclass(frozen=True, slots=True)
 class TrainReport:
     """``loss``: mean cross-entropy over the last epoch, in nats and with the class weights (of a user's own loop: of
-    the train split after it, without). ``steps``: optimiser steps, 0 for a user's own loop. ``samples``: rows trained on.
+    the train split after it, without). ``steps``: optimiser steps, 0 for a user's own loop. ``samples``: rows trained
+    on.
     """
 
     loss: float

@@ -1,0 +1,57 @@
+"""Specs by table, small synthetic rows, and the public data sets where this machine has them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fl_node.learning.dataset import Dataset
+from fl_node.spec import Spec, validated
+
+torch.set_num_threads(1)
+
+MakeSpec = Callable[..., Spec]
+
+
+@pytest.fixture
+def make_spec() -> MakeSpec:
+    """A spec from tables: ``make_spec(task={...}, model={...}, training={...})``."""
+
+    def make(**tables: dict[str, Any]) -> Spec:
+        return validated(Spec, tables, "test")
+
+    return make
+
+
+@pytest.fixture
+def blobs() -> Callable[..., Dataset]:
+    """Rows around one centre per class: ``blobs(rows, width, classes, seed)``."""
+
+    def make(rows: int = 120, width: int = 6, classes: int = 3, seed: int = 0) -> Dataset:
+        random = np.random.default_rng(seed)
+        labels = np.arange(rows) % classes
+        centres = random.normal(0.0, 2.0, (classes, width))
+        features = centres[labels] + random.normal(0.0, 1.0, (rows, width))
+        return Dataset(features.astype(np.float32), labels.astype(np.int64))
+
+    return make
+
+
+@pytest.fixture
+def public_data() -> Callable[[str], Path]:
+    """The folder that holds a public data set; the test is skipped, and says so, where there is none."""
+
+    def find(name: str) -> Path:
+        beside = Path(__file__).resolve().parents[3] / "shared" / "data"
+        for folder in (Path(os.environ.get("FL_NODE_DATA") or beside), beside):
+            if (folder / name).is_dir():
+                return folder
+        pytest.skip(f"no {name} folder in $FL_NODE_DATA or {beside}")
+
+    return find

@@ -1,0 +1,144 @@
+"""Splits and partitions: every row once, nobody without rows, the same under a seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from fl_node.errors import DataError, UsageError
+from fl_node.learning.dataset import Dataset
+from fl_node.learning.partition import Partition, parse_partition, partition
+from fl_node.learning.splits import split
+from fl_node.spec import TaskSpec
+
+TEXTS = st.sampled_from(
+    ["iid", "unequal", "label-skew:1", "label-skew", "label-skew:3", "dirichlet:0.1", "dirichlet:100"]
+)
+LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=300).map(lambda rows: np.array(rows, dtype=np.int64))
+
+
+@given(LABELS, st.integers(1, 12), TEXTS, st.integers(0, 2**31))
+def test_every_row_goes_to_exactly_one_peer(labels: np.ndarray, peers: int, text: str, seed: int) -> None:
+    try:
+        parts = partition(labels, peers, text, seed)
+    except (DataError, UsageError):
+        assume(False)
+    assert len(parts) == peers and all(len(part) for part in parts)
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(labels)))
+    assert all((np.diff(part) > 0).all() for part in parts)
+    again = partition(labels, peers, parse_partition(text), seed)
+    assert all(np.array_equal(one, other) for one, other in zip(parts, again, strict=True))
+
+
+@given(st.integers(1, 500), st.integers(1, 20))
+def test_iid_parts_differ_by_one_row_at_most(rows: int, peers: int) -> None:
+    assume(rows >= peers)
+    sizes = [len(part) for part in partition(np.zeros(rows, np.int64), peers, "iid", 3)]
+    assert max(sizes) - min(sizes) <= 1 and sizes == sorted(sizes, reverse=True)
+
+
+def test_unequal_is_in_proportion() -> None:
+    assert [len(part) for part in partition(np.zeros(100, np.int64), 4, "unequal", 0)] == [10, 20, 30, 40]
+
+
+@pytest.mark.parametrize(("peers", "wanted"), [(5, 2), (10, 1), (4, 3), (10, 3), (2, 10)])
+def test_label_skew_gives_k_classes_per_peer(peers: int, wanted: int) -> None:
+    labels = np.arange(1000) % 10
+    for part in partition(labels, peers, f"label-skew:{wanted}", 1):
+        assert len(np.unique(labels[part])) == wanted
+
+
+def test_a_small_alpha_skews_more() -> None:
+    labels = np.arange(2000) % 10
+
+    def largest_share(alpha: float) -> float:
+        parts = partition(labels, 4, f"dirichlet:{alpha}", 0)
+        return float(np.mean([np.bincount(labels[part], minlength=10).max() / len(part) for part in parts]))
+
+    assert largest_share(0.05) > largest_share(1) > largest_share(1000)
+    assert largest_share(1000) < 0.13
+
+
+def test_seeds_matter() -> None:
+    labels = np.arange(100) % 10
+    assert not np.array_equal(partition(labels, 2, "iid", 0)[0], partition(labels, 2, "iid", 1)[0])
+
+
+@pytest.mark.parametrize("text", ["iid", "unequal", "label-skew:2", "dirichlet:0.5"])
+def test_grammar_round_trip(text: str) -> None:
+    assert str(parse_partition(text)) == text
+
+
+def test_default_of_label_skew() -> None:
+    assert parse_partition("label-skew") == Partition("label-skew", classes=2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "IID", "iid:2", "iid:", "unequal:1", "label-skew:", "label-skew:0", "label-skew:x", "label-skew:-1",
+     "label-skew:1.5", "dirichlet", "dirichlet:", "dirichlet:0", "dirichlet:-1", "dirichlet:nan", "dirichlet:inf", "x"],
+)  # fmt: skip
+def test_what_the_grammar_refuses(text: str) -> None:
+    with pytest.raises(UsageError, match="expected iid, unequal"):
+        parse_partition(text)
+
+
+def test_peers_without_rows_are_named() -> None:
+    with pytest.raises(DataError, match="leaves peer 3, 4 of 4 without rows"):
+        partition(np.zeros(2, np.int64), 4, "iid", 0)
+    with pytest.raises(UsageError, match="0 peers"):
+        partition(np.zeros(2, np.int64), 0, "iid", 0)
+
+
+@pytest.mark.parametrize(("peers", "wanted", "allowed"), [(3, 2, "from 4 to 10"), (3, 11, "from 4 to 10")])
+def test_label_skew_that_cannot_be(peers: int, wanted: int, allowed: str) -> None:
+    with pytest.raises(UsageError, match=allowed):
+        partition(np.arange(100) % 10, peers, f"label-skew:{wanted}", 0)
+
+
+# ---- splits -------------------------------------------------------------------------------------------------------
+
+
+def _numbered(labels: np.ndarray) -> Dataset:
+    return Dataset(np.arange(len(labels), dtype=np.float32)[:, None], labels.astype(np.int64))
+
+
+@given(LABELS, st.floats(0, 0.45), st.floats(0.01, 0.45), st.integers(0, 1000))
+def test_a_split_uses_every_row_once(labels: np.ndarray, validation: float, test: float, seed: int) -> None:
+    task = TaskSpec(input_shape=(1,), classes=6, validation=validation, test=test, split_seed=seed)
+    try:
+        parts = split(_numbered(labels), task)
+    except DataError as refused:
+        assert "bring more rows" in str(refused) and len(labels) < 4
+        return
+    numbers = np.concatenate([part.features[:, 0] for part in (parts.train, parts.validation, parts.test)])
+    assert np.array_equal(np.sort(numbers), np.arange(len(labels)))
+    assert len(parts.test) == max(1, round(len(labels) * test))
+    assert len(parts.train) >= 1 and (len(parts.validation) >= 1) == (validation > 0)
+    for part in (parts.train, parts.validation, parts.test):
+        assert np.array_equal(labels[part.features[:, 0].astype(int)], part.labels)
+    again = split(_numbered(labels), task)
+    assert np.array_equal(parts.test.features, again.test.features)
+
+
+def test_a_split_keeps_the_classes_proportions() -> None:
+    labels = np.repeat([0, 1, 2], [700, 200, 100])
+    parts = split(_numbered(labels), TaskSpec(input_shape=(1,), classes=3))
+    for part in (parts.train, parts.validation, parts.test):
+        shares = np.bincount(part.labels, minlength=3) / len(part)
+        assert np.abs(shares - [0.7, 0.2, 0.1]).max() < 0.03
+
+
+def test_split_seeds_matter() -> None:
+    rows = _numbered(np.arange(100) % 4)
+    one, other = (split(rows, TaskSpec(input_shape=(1,), classes=4, split_seed=seed)) for seed in (0, 1))
+    assert not np.array_equal(one.test.features, other.test.features)
+
+
+def test_too_few_rows_and_no_test_part() -> None:
+    with pytest.raises(DataError, match="2 rows split into train 0, validation 1, test 1"):
+        split(_numbered(np.zeros(2)), TaskSpec(input_shape=(1,)))
+    with pytest.raises(DataError, match="test 0"):
+        split(_numbered(np.zeros(50)), TaskSpec(input_shape=(1,), test=0.0))
