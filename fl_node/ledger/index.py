@@ -10,7 +10,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -103,18 +104,17 @@ class LedgerIndex:
         reader = self._reader
         if reader is None:
             raise LedgerError(f"the index {self._path} was opened for reading only; open it with a ledger to sync")
-        orphaned: list[Entry] = []
-        with self._lock:
-            for attempt in range(_ATTEMPTS):
-                head = reader.head(self._depth)
+        for attempt in range(_ATTEMPTS):
+            head = reader.head(self._depth)
+            with self._lock:
                 if head.block_hash == self._meta("block_hash") or self._lags(head):
-                    return Synced(self.head, 0, tuple(orphaned))
+                    return Synced(self.head)
                 try:
                     with self._db:
                         self._db.execute("BEGIN IMMEDIATE")
-                        orphaned += self._drop_orphans(reader, head)
+                        dropped = self._drop_orphans(reader, head)
                         added = self._extend(reader, head)
-                    return Synced(head, added, tuple(orphaned))
+                    return Synced(head, added, tuple(dropped))
                 except _MovedError as cause:
                     # The chain may have been reorganised between two calls; a lie repeats itself.
                     if attempt + 1 == _ATTEMPTS or reader.block_hash(head.block_number) == head.block_hash:
@@ -123,6 +123,8 @@ class LedgerIndex:
                             "expected the contract's own size and root: the RPC endpoint altered or left out entries; "
                             "use another one"
                         ) from cause
+                except sqlite3.Error as cause:
+                    raise LedgerError(f"cannot write the index {self._path}: {cause}; check its disk") from cause
         raise AssertionError("unreachable")
 
     def _lags(self, head: LedgerHead) -> bool:
@@ -234,7 +236,7 @@ class LedgerIndex:
 
     def root(self, size: int | None = None) -> bytes:
         """Root of the first ``size`` entries (default: all). log2(size) look-ups."""
-        with self._lock:
+        with self._snapshot():
             return tree.root_at(self._checked(size), self._subtree)
 
     def entry(self, index: int) -> Entry:
@@ -291,7 +293,7 @@ class LedgerIndex:
 
     def peers(self, size: int | None = None) -> dict[int, PeerState]:
         """Members by number as the first ``size`` entries have them."""
-        with self._lock:
+        with self._snapshot():
             stop = self._checked(size)
             states = peer_states(self.entries(0, stop, MEMBER_KINDS))
             newest = (
@@ -304,12 +306,12 @@ class LedgerIndex:
 
     def inclusion_proof(self, index: int, size: int | None = None) -> list[bytes]:
         """Audit path of an entry in the tree of the first ``size`` entries; see :mod:`fl_node.ledger.tree`."""
-        with self._lock:
+        with self._snapshot():
             return tree.inclusion_proof(index, self._checked(size), self._subtree)
 
     def consistency_proof(self, old: int, new: int | None = None) -> list[bytes]:
         """Proof that the first ``old`` entries are a prefix of the first ``new``."""
-        with self._lock:
+        with self._snapshot():
             return tree.consistency_proof(old, self._checked(new), self._subtree)
 
     def close(self) -> None:
@@ -324,6 +326,16 @@ class LedgerIndex:
         self.close()
 
     # ---- below -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """Several queries that see one state, whatever another process writes meanwhile."""
+        with self._lock:
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._db.execute("COMMIT")
 
     def _adopt(self, reader: LedgerReader) -> None:
         """Create the tables, or check that the file is of this very ledger."""
@@ -366,7 +378,7 @@ class LedgerIndex:
             query = "SELECT hash FROM nodes WHERE level = ? AND position = ?"
             row = self._db.execute(query, (level, position)).fetchone()
         if row is None:
-            raise LookupError(
+            raise LedgerError(
                 f"the index {self._path} lacks subtree {level}/{position}: it is damaged; delete and sync again"
             )
         return bytes(row[0])

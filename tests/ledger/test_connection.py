@@ -1,0 +1,124 @@
+"""Connecting: the right chain, the right contract, the right spec, or a clear refusal."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from relay import Relay
+from worlds import SPEC, World, chain_world
+
+from fl_node.chains import DevChain
+from fl_node.errors import ChainUnavailable, LedgerError, WrongLedger
+from fl_node.ledger.deploy import check_code, committed_artifact
+from fl_node.ledger.rpc import RpcReader
+from fl_node.ledger.transport import Rpc, RpcError, backoff, patiently
+from fl_node.records import Role
+from fl_node.spec import Deployment
+
+
+@pytest.fixture(scope="module")
+def world(chains: Any) -> World:
+    return chain_world(chains("anvil"), (Role.ALL,))
+
+
+def deployment(world: World, **changes: Any) -> Deployment:
+    assert world.deployed is not None
+    return world.deployed.deployment.model_copy(update=changes)
+
+
+def test_another_chain_is_refused(world: World) -> None:
+    with pytest.raises(WrongLedger, match="is chain 31337; expected 1"):
+        RpcReader(deployment(world, chain_id=1), SPEC)
+
+
+def test_no_code_is_refused(world: World) -> None:
+    with pytest.raises(WrongLedger, match="no contract at"):
+        RpcReader(deployment(world, contract="0x" + "12" * 20), SPEC)
+
+
+def test_another_spec_is_refused(world: World) -> None:
+    with pytest.raises(WrongLedger, match="it was edited"):
+        RpcReader(deployment(world), bytes(32))
+    assert RpcReader(deployment(world), None).identity.spec_digest == SPEC
+
+
+def test_another_contract_is_refused(world: World) -> None:
+    with Relay(deployment(world).rpc) as relay:
+        for answer in ({"code": 3, "message": "execution reverted"}, {"result": "0x"}, {"result": "0x" + "00" * 32}):
+            relay.refuse = lambda method, params, answer=answer: answer if method == "eth_call" else None  # type: ignore[misc]
+            with pytest.raises(WrongLedger, match="no model ledger"):
+                RpcReader(deployment(world), SPEC, Rpc(relay.url))
+
+
+def test_other_code_is_told_apart(world: World) -> None:
+    rpc = Rpc(deployment(world).rpc)
+    check_code(rpc, deployment(world).contract)
+    with Relay(rpc.url) as relay:
+        relay.tamper = lambda method, params, result: result[:-2] + "00" if method == "eth_getCode" else result
+        with pytest.raises(WrongLedger, match="are not the"):
+            check_code(Rpc(relay.url), deployment(world).contract)
+    assert len(committed_artifact().deployed) < 24_577
+
+
+def test_nobody_there(world: World) -> None:
+    with pytest.raises(ChainUnavailable, match="does not answer"):
+        RpcReader(deployment(world), SPEC, Rpc("http://127.0.0.1:9"))
+    for url in ("ftp://x", "localhost:8545", "ws://127.0.0.1:8545", "http://"):
+        with pytest.raises(LedgerError, match="expected http"):
+            Rpc(url)
+
+
+@pytest.mark.parametrize("answer", ["<html>", "[]", "7", "{}", '{"jsonrpc": "2.0", "id": 1}', "\xff"])
+def test_an_answer_that_is_no_json_rpc_is_unavailability(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rpc = Rpc("http://127.0.0.1:9")
+    sent = answer.encode("latin-1")
+    manager = rpc._provider._request_session_manager
+    monkeypatch.setattr(manager, "make_post_request", lambda *_, **__: sent)
+    with pytest.raises(ChainUnavailable):
+        rpc.call("eth_chainId")
+    with pytest.raises(ChainUnavailable):
+        rpc.batch([("eth_chainId", [])])
+
+
+def test_errors_of_the_endpoint_are_not_unavailability(world: World) -> None:
+    with pytest.raises(RpcError) as caught:
+        Rpc(deployment(world).rpc).call("eth_nothing")
+    assert caught.value.code == -32601
+    good, bad = Rpc(deployment(world).rpc).batch([("eth_chainId", []), ("eth_nothing", [])])
+    assert good == "0x7a69" and isinstance(bad, RpcError)
+
+
+def test_a_chain_that_starts_late_is_waited_for(world: World) -> None:
+    waited: list[float] = []
+    with Relay(deployment(world).rpc) as relay:
+        relay.down = True
+
+        def back(error: ChainUnavailable, pause_s: float) -> None:
+            waited.append(pause_s)
+            relay.down = len(waited) < 3
+
+        reader = patiently(
+            lambda: RpcReader(deployment(world), SPEC, Rpc(relay.url)), 60.0, on_wait=back, sleep=lambda _: None
+        )
+        assert reader.head().size == 2
+        relay.down = True
+        with pytest.raises(ChainUnavailable):
+            patiently(reader.head, 0.0)
+    assert waited == [0.2, 0.4, 0.8]
+    assert list(itertools.islice(backoff(1.0, 5.0), 5)) == [1.0, 2.0, 4.0, 5.0, 5.0]
+
+
+def test_a_chain_with_a_kept_state_goes_on_where_it_was(tmp_path: Any) -> None:
+    with DevChain.start("anvil", state=tmp_path / "state.json") as chain:
+        port = int(chain.rpc_url.rsplit(":", 1)[1])
+        world = chain_world(chain, (Role.ALL,))
+        head = world.owner.head()
+    with pytest.raises(ChainUnavailable):
+        world.owner.head()
+    with DevChain.start("anvil", state=tmp_path / "state.json", port=port):
+        assert world.owner.head() == head
+        world.owner.admit("0x" + "34" * 20, "late")
+        assert world.owner.head().size == head.size + 1
+    world.close()
