@@ -137,6 +137,17 @@ def load(path: Path, password: str) -> Signer:
         raise KeystoreError(f"{path} is not a version 3 keystore: {cause!r}; restore it from your backup") from cause
 
 
+def unlock(path: Path, password_file: Path | None = None) -> Signer:
+    """Read a keystore, with the password from wherever :func:`read_password` finds it.
+
+    Raises:
+        KeystoreError: as both; a missing file is told before anybody is asked for a password.
+    """
+    if not path.is_file():
+        raise KeystoreError(f"no key at {path}; make one with `fl-node init`, or name another with --key")
+    return load(path, read_password(password_file, prompt=f"Password of {path}: "))
+
+
 def from_private_key(private_key: bytes | str) -> Signer:
     """A signer from a bare private key: for development chains and tests.
 

@@ -26,7 +26,7 @@ from fl_node.deployment import (
     write_genesis,
 )
 from fl_node.errors import FlNodeError, UsageError
-from fl_node.keys import DEV_CHAINS, Signer, from_private_key, load, read_password
+from fl_node.keys import DEV_CHAINS, Signer, from_private_key, unlock
 from fl_node.ledger.deploy import compile_artifact
 from fl_node.ledger.transport import Rpc, quantity
 from fl_node.spec import read_federation
@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> Opened:
 def payer(options: argparse.Namespace, rpc: Rpc) -> Signer:
     """The key that pays."""
     if options.key is not None:
-        return load(options.key, read_password(options.password_file))
+        return unlock(options.key, options.password_file)
     chain_id = quantity(rpc.call("eth_chainId"))
     if chain_id not in DEV_CHAINS:
         raise UsageError(f"chain {chain_id} is no development chain; expected --key FILE; make one with `fl-node init`")
