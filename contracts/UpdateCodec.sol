@@ -14,9 +14,10 @@ library UpdateCodec {
     uint256 private constant MAX_EXTRA = 256;
 
     /// @notice abi.encode(topics ..., data ...) of the event.
+    /// @dev Index and peer are whole words: assembly would see what lies beyond a narrower type.
     function encode(
-        uint64 index,
-        uint32 peer,
+        uint256 index,
+        uint256 peer,
         IModelLedger.Update calldata update,
         IModelLedger.Parent[] calldata parents
     ) internal view returns (bytes memory entry) {
