@@ -86,6 +86,10 @@ class RpcReader:
                     raise LedgerError(f"{self.rpc.url} gives no logs of block {start}: {refused}") from refused
                 self._span = max(1, min(self._span, stop - start + 1) // 2)
                 continue
+            except ChainUnavailable:
+                # Perhaps too much for its time limit: the caller's next try asks for less.
+                self._span = max(1, self._span // 2)
+                raise
             yield from (_raw_log(item) for item in page if not item.get("removed"))
             start = stop + 1
             if len(page) < _LOGS_WANTED // 2:

@@ -15,12 +15,14 @@ from urllib.parse import urlsplit
 from fl_node.errors import ChainUnavailable, LedgerError
 
 if TYPE_CHECKING:
+    import requests
     from web3.types import RPCEndpoint
 
 T = TypeVar("T")
 Request: TypeAlias = tuple[str, list[Any]]
 
 REQUEST_TIMEOUT_S: Final = 30.0
+_TOO_MANY_REQUESTS: Final = 429
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -108,11 +110,19 @@ class Rpc:
         self.requests_sent += 1
         try:
             return send()
+        except requests.HTTPError as cause:
+            refusal = _json_rpc_error(cause.response)
+            if refusal is not None:
+                return refusal
+            raise self._unavailable(cause) from cause
         except (requests.RequestException, OSError, ValueError, TypeError, KeyError) as cause:
-            reason = str(cause) or type(cause).__name__
-            raise ChainUnavailable(
-                f"the chain at {self.url} does not answer: {reason[:300]}; start it, or correct the RPC URL"
-            ) from cause
+            raise self._unavailable(cause) from cause
+
+    def _unavailable(self, cause: Exception) -> ChainUnavailable:
+        reason = str(cause) or type(cause).__name__
+        return ChainUnavailable(
+            f"the chain at {self.url} does not answer: {reason[:300]}; start it, or correct the RPC URL"
+        )
 
     def _outcome(self, method: str, answer: Any) -> Any:
         try:
@@ -132,6 +142,17 @@ class Rpc:
         if "result" not in answer:
             raise ChainUnavailable(f"{self.url} answered {method} without a result: {str(answer)[:200]}")
         return answer["result"]
+
+
+def _json_rpc_error(response: requests.Response | None) -> dict[str, Any] | None:
+    """The JSON-RPC error that some providers send with an HTTP status of 400: an answer, not an outage."""
+    if response is None or response.status_code == _TOO_MANY_REQUESTS:
+        return None
+    try:
+        answer = response.json()
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) and isinstance(answer.get("error"), dict) else None
 
 
 def backoff(first_s: float = 0.2, most_s: float = 10.0) -> Iterator[float]:

@@ -26,6 +26,7 @@ class Relay:
         self.tamper: Tamper = lambda method, params, result: result
         self.down = False
         self.batches = True
+        self.error_status = 200
         self.seen: Counter[str] = Counter()
         relay = self
 
@@ -37,8 +38,10 @@ class Relay:
                 if relay.down:
                     self.send_error(503)
                     return
-                answer = json.dumps(relay._answer(json.loads(body))).encode()
-                self.send_response(200)
+                answered = relay._answer(json.loads(body))
+                answer = json.dumps(answered).encode()
+                failed = isinstance(answered, dict) and "error" in answered
+                self.send_response(relay.error_status if failed else 200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()

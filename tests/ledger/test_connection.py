@@ -90,6 +90,17 @@ def test_errors_of_the_endpoint_are_not_unavailability(world: World) -> None:
     assert good == "0x7a69" and isinstance(bad, RpcError)
 
 
+def test_an_endpoint_that_is_too_busy_is_unavailable(world: World) -> None:
+    with Relay(deployment(world).rpc) as relay:
+        relay.refuse = lambda method, params: {"code": -32005, "message": "too many requests"}
+        relay.error_status = 429
+        with pytest.raises(ChainUnavailable, match="429"):
+            Rpc(relay.url).call("eth_chainId")
+        relay.error_status = 400
+        with pytest.raises(RpcError, match="too many"):
+            Rpc(relay.url).call("eth_chainId")
+
+
 def test_a_chain_that_starts_late_is_waited_for(world: World) -> None:
     waited: list[float] = []
     with Relay(deployment(world).rpc) as relay:

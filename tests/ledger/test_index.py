@@ -253,7 +253,9 @@ def test_a_lying_endpoint_is_found_out_and_nothing_is_kept(anvil: DevChain, lie:
     world.close()
 
 
-def test_a_provider_that_caps_ranges_is_asked_for_less(lone_anvil: DevChain) -> None:
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_provider_that_caps_ranges_is_asked_for_less(lone_anvil: DevChain, status: int) -> None:
+    """Some say so with an HTTP error."""
     world = chain_world(lone_anvil, THREE)
     call(lone_anvil.rpc_url, "anvil_mine", hex(300))
     play(world, 2)
@@ -265,7 +267,7 @@ def test_a_provider_that_caps_ranges_is_asked_for_less(lone_anvil: DevChain) -> 
         return None
 
     with Relay(lone_anvil.rpc_url) as relay:
-        relay.refuse = capped
+        relay.refuse, relay.error_status = capped, status
         index = LedgerIndex(":memory:", RpcReader(world.deployed.deployment, None, Rpc(relay.url)))
         assert index.sync().head.size == 10
         relay.refuse = lambda method, params: (

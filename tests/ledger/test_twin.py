@@ -8,14 +8,28 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from worlds import World, chain_world
+from worlds import World, an_update, chain_world, memory_world, shared
 
 from fl_node.chains import DevChain
 from fl_node.errors import EntryRejected, LedgerError
-from fl_node.ledger import codec
+from fl_node.ledger import codec, tree
+from fl_node.ledger.abi import address_bytes, selector_of
+from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.memory import MemoryChain, memory_account
 from fl_node.ledger.protocol import Ledger
-from fl_node.records import Attestation, Flag, Member, Parent, Reason, Role, Update, UpdateRef
+from fl_node.ledger.rpc import RpcLedger
+from fl_node.records import (
+    Attestation,
+    Flag,
+    Member,
+    OwnerChanged,
+    Parent,
+    Reason,
+    Role,
+    Update,
+    UpdatePublished,
+    UpdateRef,
+)
 
 ROLES = (Role.ALL, Role.ALL, Role.PUBLISH, Role.ATTEST)
 Move = Callable[[World], object]
@@ -168,12 +182,49 @@ def test_random_moves_have_equal_outcomes_and_equal_bytes(anvil: DevChain, seed:
 def test_the_same_entries_have_the_same_root_everywhere(anvil: DevChain) -> None:
     """With the chain's own times and address, the twin's tree is the contract's."""
     real = chain_world(anvil, (Role.ALL,))
-    from fl_node.ledger import tree
-    from fl_node.ledger.index import LedgerIndex
-
     index = LedgerIndex(":memory:", real.owner)
     index.sync()
     logs = [codec.encode(entry.index, entry.time_s, entry.body) for entry in index.entries()]
     assert tree.root([tree.entry_leaf(*log) for log in logs]) == real.owner.head().root
     assert hashlib.sha256(b"").digest() == tree.EMPTY_ROOT
     real.close()
+
+
+def test_the_ownership_changes_hands_in_two_steps(anvil: DevChain) -> None:
+    real = chain_world(anvil, ROLES)
+    twin = twin_of(real)
+    heir = real.members[0]
+    assert isinstance(real.owner, RpcLedger) and isinstance(heir, RpcLedger) and isinstance(twin.chain, MemoryChain)
+    address, owner = real.owner.identity.address, real.owner.account
+    offer = selector_of("transferOwnership(address)") + bytes(12) + address_bytes(heir.account)
+    real.owner._sender.send(address, offer, 200_000, "offer")
+    heir._sender.send(address, selector_of("acceptOwnership()"), 200_000, "accept")
+    twin.chain.write(lambda state, now: state.transfer_ownership(owner, heir.account))
+    twin.chain.write(lambda state, now: state.accept_ownership(heir.account))
+    for world in (real, twin):
+        index = LedgerIndex(":memory:", world.owner)
+        index.sync()
+        assert index.entries(5)[0].body == OwnerChanged(owner, heir.account)
+        assert index.size == 6
+        with pytest.raises(EntryRejected, match="OwnableUnauthorizedAccount"):
+            world.owner.admit(memory_account(1), "x")
+        world.members[0].admit(memory_account(1), "x")
+    with pytest.raises(EntryRejected, match="OwnableUnauthorizedAccount"):
+        twin.chain.write(lambda state, now: state.accept_ownership(owner))
+    real.close()
+
+
+def test_memory_sends_again_what_a_reorganisation_dropped() -> None:
+    world = memory_world((Role.ALL, Role.ALL))
+    assert isinstance(world.chain, MemoryChain)
+    one, two = world.members
+    update = an_update(one.head(), 1, 1)
+    one.publish(update, ())
+    two.publish(an_update(two.head(), 1, 2), shared([UpdatePublished(1, update, ())]))
+    world.chain.reorganise(2)
+    assert [(done.outcome, type(done.error).__name__) for done in two.recover()] == [("rejected", "EntryRejected")]
+    assert [(done.label, done.outcome) for done in one.recover()] == [("publish sequence 1", "recorded")]
+    assert one.recover() == two.recover() == []
+    assert one.update(UpdateRef(1, 1)).content == update.content
+    with pytest.raises(ValueError, match="above the deployment"):
+        world.chain.reorganise(100)
