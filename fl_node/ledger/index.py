@@ -22,7 +22,8 @@ from fl_node.records import Entry, LedgerHead, UpdateObjected, UpdatePublished, 
 
 _VERSION: Final = 1
 _BATCH: Final = 2000
-_ATTEMPTS: Final = 3
+_ATTEMPTS: Final = 4
+_FIRST_PAUSE_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class LedgerIndex(LogStore):
         if reader is None:
             raise LedgerError(f"the index {self._path} was opened for reading only; open it with a ledger to sync")
         for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(_FIRST_PAUSE_S * 5 ** (attempt - 1))
             head = reader.head(self._depth)
             with self._lock:
                 if head.block_hash == self._meta("block_hash") or self._lags(head):
@@ -79,8 +82,9 @@ class LedgerIndex(LogStore):
                         added = self._extend(reader, head)
                     return Synced(head, added, tuple(dropped))
                 except _MovedError as cause:
-                    # The chain may have been reorganised between two calls; a lie repeats itself.
-                    if attempt + 1 == _ATTEMPTS or reader.block_hash(head.block_number) == head.block_hash:
+                    # The chain may have moved between two calls, and development nodes answer for a block with the
+                    # state of the next one while they make it; a lie repeats itself.
+                    if attempt + 1 == _ATTEMPTS:
                         raise InconsistentLog(
                             f"the log up to block {head.block_number} does not match the contract: {cause}; "
                             "expected the contract's own size and root: the RPC endpoint altered or left out entries; "
