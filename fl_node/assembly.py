@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,24 +16,28 @@ from fl_node.content.factory import open_store
 from fl_node.content.fetch import Fetcher
 from fl_node.content.gateway import Gateway
 from fl_node.content.protocol import ContentStore
+from fl_node.content.unixfs import cid_of
 from fl_node.deployment import genesis_path
 from fl_node.errors import (
     ContentError,
+    ContentMismatch,
     ContentUnavailable,
     MalformedWeights,
     NotAMember,
     SpecError,
     StoreFull,
+    StoreUnreachable,
     WrongLedger,
 )
 from fl_node.journal import Journal
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.rpc import RpcLedger
+from fl_node.ledger.sender import Patience
 from fl_node.merging import weights
 from fl_node.merging.merge import self_test
 from fl_node.merging.weights import Tensors
 from fl_node.peer import Peer
-from fl_node.prefix import Prefix
+from fl_node.prefix import PeerFacts, Prefix
 from fl_node.progress import Emit, Event, Stopwatch
 from fl_node.records import Flag, LedgerOpened
 from fl_node.spec import Federation
@@ -62,9 +66,11 @@ def assembled(
         signer.check_chain(deployment.chain_id)
         watch = Stopwatch()
         with watch.phase("connect"):
-            ledger = RpcLedger(deployment, federation.digest, signer, state)
+            patience = Patience(deadline_s=config.retry_s)
+            ledger = RpcLedger(deployment, federation.digest, signer, state, patience=patience)
             stack.callback(ledger.close)
-            ledger.recover()
+            for settled in ledger.recover():
+                emit(Event("recovered", f"left open by an earlier run: {settled.label} is {settled.outcome}", {}))
             index = LedgerIndex(state / "index.sqlite", ledger, federation.spec.rounds.depth)
             stack.callback(index.close)
             index.sync()
@@ -91,7 +97,7 @@ def assembled(
             trainer=trainer,
             schema=weights.schema_of(genesis),
             genesis=genesis,
-            journal=Journal(state),
+            journal=Journal(state, f"{deployment.chain_id}/{ledger.identity.address}"),
             watch=watch,
             emit=emit,
             stop=stop,
@@ -113,12 +119,15 @@ def load_genesis(
     cid = genesis_cid(opened)
     data = None
     if store.has(cid):
-        data = store.get(cid, _MAX_GENESIS_BYTES)
+        with suppress(ContentUnavailable, ContentMismatch):  # damaged on this disk: as good as absent
+            data = store.get(cid, _MAX_GENESIS_BYTES)
     beside = genesis_path(federation.path) if federation.path else None
     if data is None and beside is not None and beside.is_file():
-        content = beside.read_bytes()
-        if store.add(content, label=GENESIS_LABEL) == cid:
-            data = content
+        with suppress(OSError):
+            content = beside.read_bytes()
+            if cid_of(content) == cid:
+                store.add(content, label=GENESIS_LABEL)
+                data = content
     if data is None:
         endpoints = [
             facts.announcement.endpoint
@@ -127,6 +136,8 @@ def load_genesis(
         ]
         try:
             data = fetcher.fetch_into(store, cid, _MAX_GENESIS_BYTES, endpoints, label=GENESIS_LABEL)
+        except (StoreFull, StoreUnreachable):
+            raise
         except ContentError as cause:
             raise ContentUnavailable(
                 f"no peer gives the genesis weights {cid}: {cause}; put the deployer's copy at {beside}, "
@@ -170,6 +181,13 @@ def _member_number(prefix: Prefix, account: str) -> int:
             f"{account} is not a member of this federation; give this address to the coordinator, who admits it with "
             f"`fl-node admit {account} --site SITE`"
         )
+    check_membership(facts)
+    return facts.number
+
+
+def check_membership(facts: PeerFacts) -> None:
+    """Raise NotAMember for a member that may not publish (any more)."""
+    account = facts.account
     if facts.retirement is not None:
         raise NotAMember(
             f"{account} (peer {facts.number}) was retired at entry {facts.retirement.index}: "
@@ -177,7 +195,6 @@ def _member_number(prefix: Prefix, account: str) -> int:
         )
     if not facts.publishes:
         raise NotAMember(f"{account} (peer {facts.number}) may not publish; ask the coordinator for that role")
-    return facts.number
 
 
 def _trainer(config: NodeConfig, federation: Federation, number: int, genesis: Tensors) -> Trainer:
@@ -200,4 +217,4 @@ def _trainer(config: NodeConfig, federation: Federation, number: int, genesis: T
             f"the model {spec.model.name} has other tensors than the genesis weights: {sorted(ours)}, expected "
             f"{sorted(genesis)}; use the same model code as the deployer"
         )
-    return Trainer(spec, splits, number, config.device)
+    return Trainer(spec, splits, number, config.device, config.state_path / "optimizer")

@@ -131,6 +131,13 @@ class StoreFull(ContentError):
     exit_code = 23
 
 
+class StoreUnreachable(ContentError):
+    """This peer's own content store (an IPFS daemon, a disk) does not answer now: worth another try. Nobody else is to
+    blame."""
+
+    exit_code = 26
+
+
 class MalformedWeights(FlNodeError):
     """A weights file is not what the spec's model needs: names, shapes, dtypes, finite values, or the container."""
 

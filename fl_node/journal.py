@@ -56,19 +56,25 @@ class Draft:
 
 
 class Journal:
-    """The draft on disk, and the last one that was recorded (a reorganised chain may want it recorded again)."""
+    """The draft on disk, and the last one that was recorded (a reorganised chain may want it recorded again).
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: the peer's state folder.
+        ledger: names the ledger that drafts are for; a draft for another one does not count.
+    """
+
+    def __init__(self, folder: Path, ledger: str = "") -> None:
         self._path = folder / FILE_NAME
         self._last = folder / LAST_NAME
+        self._ledger = ledger
 
     def load(self) -> Draft | None:
         """The draft under way, or ``None``. A damaged file is set aside: the round starts again from the ledger."""
-        return _read(self._path)
+        return self._read(self._path)
 
     def last(self) -> Draft | None:
         """The draft that was recorded last, or ``None``."""
-        return _read(self._last)
+        return self._read(self._last)
 
     def save(self, draft: Draft) -> Draft:
         """Replace the draft atomically and durably; returns it.
@@ -79,40 +85,55 @@ class Journal:
         temporary = self._path.with_suffix(".new")
         try:
             with temporary.open("w", encoding="utf-8") as file:
-                json.dump(asdict(draft), file, default=lambda value: value.hex())
+                json.dump({"ledger": self._ledger, **asdict(draft)}, file, default=lambda value: value.hex())
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self._path)
         except OSError as cause:
-            raise StoreFull(
-                f"cannot write {self._path}: {cause.strerror}; free some space or make the folder writable, "
-                "then start again: the round goes on where it was"
-            ) from cause
+            raise self._unwritable(cause) from cause
         return draft
 
     def finish(self) -> None:
         """The draft is on the ledger: keep it as the last one."""
-        if self._path.exists():
+        try:
             self._path.replace(self._last)
+        except FileNotFoundError:
+            pass
+        except OSError as cause:
+            raise self._unwritable(cause) from cause
 
     def discard(self) -> None:
         """Drop the draft: its round starts again."""
-        self._path.unlink(missing_ok=True)
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as cause:
+            raise self._unwritable(cause) from cause
+
+    def _read(self, path: Path) -> Draft | None:
+        try:
+            table = json.loads(path.read_text("utf-8"))
+            ledger = table.pop("ledger")
+            draft = _draft(table)
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            try:
+                path.replace(path.with_suffix(".damaged"))
+            except OSError as cause:
+                raise self._unwritable(cause) from cause
+            return None
+        except OSError as cause:
+            raise FlNodeError(f"cannot read {path}: {cause.strerror}; check the state folder") from cause
+        return draft if ledger == self._ledger else None
+
+    def _unwritable(self, cause: OSError) -> StoreFull:
+        return StoreFull(
+            f"cannot write {self._path}: {cause.strerror}; free some space or make the folder writable, "
+            "then start again: the round goes on where it was"
+        )
 
 
 _DIGESTS = ("seen_root", "base", "content", "weights", "report")
-
-
-def _read(path: Path) -> Draft | None:
-    try:
-        return _draft(json.loads(path.read_text("utf-8")))
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        path.replace(path.with_suffix(".damaged"))
-        return None
-    except OSError as cause:
-        raise FlNodeError(f"cannot read {path}: {cause.strerror}; check the state folder") from cause
 
 
 def _draft(table: dict[str, Any]) -> Draft:

@@ -5,23 +5,37 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
-from fl_node.assembly import assembled
+from fl_node.assembly import assembled, check_membership
 from fl_node.config import NodeConfig
-from fl_node.content.gateway import Gateway
-from fl_node.errors import ChainUnavailable
+from fl_node.errors import ChainUnavailable, ContentError, EntryRejected, MalformedWeights, StoreUnreachable
 from fl_node.merging.sync import sync_prefix
-from fl_node.peer import Peer, Stopped
+from fl_node.peer import Moved, Peer, Stopped
+from fl_node.prefix import UpdateEntry
 from fl_node.progress import Emit, Ended, Event
 from fl_node.records import Flag, Update, UpdateRef
 from fl_node.round import Goal, play_round
-from fl_node.supply import cid_of_update, stored_weights
+from fl_node.supply import obtain, verified_tensors
 
+P = ParamSpec("P")
 T = TypeVar("T")
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 15.0
 _NO_KEYS = bytes(32)
+#: Refusals that a chain which moved between looking and writing explains; another look may find another way.
+_MOVED = frozenset(
+    {
+        "SequenceNotNext",
+        "RoundOutOfRange",
+        "SeenOutOfRange",
+        "UnknownUpdate",
+        "TagMismatch",
+        "TooSoon",
+        "EpochNotNext",
+    }
+)
+_MOST_SETBACKS = 5
 
 
 def run(config: NodeConfig, emit: Emit, stop: threading.Event, password: str | None = None) -> Ended:
@@ -31,14 +45,8 @@ def run(config: NodeConfig, emit: Emit, stop: threading.Event, password: str | N
         FlNodeError: what keeps this peer from going on. What was finished is on the ledger or in the journal.
     """
     with assembled(config, emit, stop, password) as (peer, gateway):
-        patience = _Patience(config.retry_s, stop, emit)
         try:
-            patience.through(lambda: announce(peer, config.endpoint or gateway.endpoint))
-            while (goal := patience.through(lambda: next_goal(peer, config.rounds))) is not None:
-                patience.through(lambda: await_turn(peer, goal, config.poll_s))
-                update = patience.through(lambda: play_round(peer, goal))
-                emit(_recorded_event(peer, update))
-            linger(peer, gateway, config.poll_s)
+            take_part(peer, config.endpoint or gateway.endpoint, config)
         except Stopped:
             emit(Event("stopped", "stopped as asked; the next start goes on from here", {}))
         last = peer.prefix.latest(peer.number)
@@ -53,15 +61,79 @@ def run(config: NodeConfig, emit: Emit, stop: threading.Event, password: str | N
         )
 
 
-def announce(peer: Peer, endpoint: str) -> None:
-    """Say on the ledger where this peer's content is served, unless it says so already."""
+def take_part(peer: Peer, endpoint: str, config: NodeConfig) -> None:
+    """Round after round, then the closing update, then serving the others.
+
+    Raises:
+        Stopped: somebody asked to, and the step under way is finished.
+        FlNodeError: as :func:`run`.
+    """
+    patience = _Patience(config.retry_s, peer.stop, peer.emit)
+    poll_s = config.poll_s
+    patience.through(catch_up, peer, poll_s)
+    setbacks = 0
+    while True:
+        try:
+            patience.through(announce, peer, endpoint, poll_s)
+            goal = patience.through(next_goal, peer, config.rounds)
+            if goal is None:
+                if patience.through(linger, peer, poll_s):
+                    return
+                continue
+            patience.through(await_turn, peer, goal, poll_s)
+            update = patience.through(play_round, peer, goal)
+            peer.emit(_recorded_event(peer, update))
+            patience.through(settle, peer, update.sequence, poll_s)
+            setbacks = 0
+        except (Moved, EntryRejected) as error:
+            setbacks += 1
+            if isinstance(error, EntryRejected) and (error.name not in _MOVED or setbacks >= _MOST_SETBACKS):
+                raise
+            peer.emit(Event("moved", f"the chain moved under this round, looking again: {error}", {}))
+            _pause(peer, min(poll_s * 2**setbacks, _LONGEST_PAUSE_S))
+
+
+def catch_up(peer: Peer, poll_s: float) -> None:
+    """Wait until the log as seen has all that the contract has of this peer. It lags where the spec asks for depth, or
+    where an endpoint is behind; acting on it then would do the same twice."""
+    told = False
+    while True:
+        peer.sync()
+        state = peer.ledger.peer(peer.number)
+        announcement = peer.prefix.peer(peer.number).announcement
+        epoch = announcement.epoch if announcement else 0
+        if peer.prefix.sequence(peer.number) >= state.sequence and epoch >= state.epoch:
+            return
+        if not told:
+            text = f"waiting until this peer's own entries are {peer.spec.rounds.depth} blocks deep"
+            peer.emit(Event("waiting", text, {"depth": peer.spec.rounds.depth}))
+            told = True
+        _pause(peer, poll_s)
+
+
+def settle(peer: Peer, sequence: int, poll_s: float) -> None:
+    """Wait until the log as seen has this peer's update, unless the chain dropped it."""
     peer.sync()
-    facts = peer.prefix.peer(peer.number)
-    if facts.announcement is not None and facts.announcement.endpoint == endpoint:
+    if peer.prefix.sequence(peer.number) < sequence:
+        with peer.watch.phase("wait"):
+            catch_up(peer, poll_s)
+
+
+def announce(peer: Peer, endpoint: str, poll_s: float) -> None:
+    """Say on the ledger where this peer's content is served, unless it says so already."""
+    if _announced(peer) == endpoint:
         return
-    epoch = facts.announcement.epoch + 1 if facts.announcement else 1
+    catch_up(peer, poll_s)
+    if _announced(peer) == endpoint:
+        return
+    announcement = peer.prefix.peer(peer.number).announcement
     with peer.watch.phase("record"):
-        peer.ledger.announce(epoch, _NO_KEYS, _NO_KEYS, endpoint)
+        peer.ledger.announce(announcement.epoch + 1 if announcement else 1, _NO_KEYS, _NO_KEYS, endpoint)
+
+
+def _announced(peer: Peer) -> str | None:
+    announcement = peer.prefix.peer(peer.number).announcement
+    return announcement.endpoint if announcement else None
 
 
 def next_goal(peer: Peer, rounds: int = 0) -> Goal | None:
@@ -69,8 +141,12 @@ def next_goal(peer: Peer, rounds: int = 0) -> Goal | None:
 
     A member that was admitted while the federation was under way starts at the round it found. In sync mode a peer
     that fell behind goes on at the highest round: nobody would merge what it made for an earlier one.
+
+    Raises:
+        NotAMember: this peer was retired.
     """
     peer.sync()
+    check_membership(peer.prefix.peer(peer.number))
     planned = rounds or peer.spec.rounds.planned
     prefix = peer.prefix
     last = prefix.latest(peer.number)
@@ -82,17 +158,22 @@ def next_goal(peer: Peer, rounds: int = 0) -> Goal | None:
     earliest = max(1, prefix.peer(peer.number).round_at_admission) if last is None else own_round + 1
     if peer.spec.rounds.mode == "sync":
         earliest = max(earliest, prefix.highest_round)
-    final = earliest > planned or (last is not None and not last.final and reached_target(peer, last.update))
+    final = earliest > planned or (last is not None and not last.final and reached_target(peer, last))
     return Goal(prefix.sequence(peer.number) + 1, earliest, final)
 
 
-def reached_target(peer: Peer, update: Update) -> bool:
+def reached_target(peer: Peer, last: UpdateEntry) -> bool:
     """Whether the last own model is good enough by the spec, on the validation split: the test split makes claims and
-    steers nothing."""
+    steers nothing. A model that cannot be had any more is not."""
     target = peer.spec.training.target_score
     if not target:
         return False
-    found = peer.trainer.validate(stored_weights(peer, cid_of_update(update)))
+    try:
+        tensors = verified_tensors(obtain(peer, last), last, peer.prefix, peer.schema)
+    except (ContentError, MalformedWeights) as error:
+        peer.emit(Event("lost", f"cannot tell whether {last.ref} reached the target score: {error}", {}))
+        return False
+    found = peer.trainer.validate(tensors)
     return found is not None and found.score_ppm >= round(target * 1_000_000)
 
 
@@ -102,13 +183,11 @@ def await_turn(peer: Peer, goal: Goal, poll_s: float) -> None:
         last = peer.prefix.latest(peer.number)
         if last is not None:
             _sleep_until(peer, last.time_s + peer.ledger.identity.min_interval_s)
-            while peer.index.size <= last.index:  # the contract wants one's previous update among the seen
-                _pause(peer, poll_s)
-                peer.sync()
         told = False
         while peer.spec.rounds.mode == "sync":
             now_s = peer.chain_time_s()  # before the look at the chain: entries after it cannot be earlier
             peer.sync()
+            check_membership(peer.prefix.peer(peer.number))
             cut = sync_prefix(peer.spec, peer.prefix, goal.round, now_s)
             if cut.size is not None:
                 if cut.missing:
@@ -123,16 +202,19 @@ def await_turn(peer: Peer, goal: Goal, poll_s: float) -> None:
             _pause(peer, poll_s)
 
 
-def linger(peer: Peer, gateway: Gateway, poll_s: float) -> None:
-    """Serve the others until every active peer has closed, or ``linger_s`` has passed since this peer closed."""
-    last = peer.prefix.latest(peer.number)
-    if last is None:
-        return
+def linger(peer: Peer, poll_s: float) -> bool:
+    """Serve the others until every active peer has closed, or ``linger_s`` has passed since this peer closed.
+
+    Returns False at once if the chain drops the closing update: there is something to do again.
+    """
     deadline = time.monotonic() + peer.spec.rounds.linger_s
     with peer.watch.phase("linger"):
-        while time.monotonic() < deadline:
-            if not open_peers(peer):
-                return
+        while True:
+            last = peer.prefix.latest(peer.number)
+            if last is None or not last.final:
+                return False
+            if time.monotonic() >= deadline or not open_peers(peer):
+                return True
             _pause(peer, poll_s)
             try:
                 peer.sync()
@@ -183,26 +265,27 @@ def _sleep_until(peer: Peer, time_s: float) -> None:
 
 
 class _Patience:
-    """Tries again while the chain does not answer, with growing pauses, for ``retry_s`` seconds at a stretch."""
+    """Tries again, with growing pauses, while the chain or the own store does not answer: ``retry_s`` at a stretch."""
 
     def __init__(self, retry_s: float, stop: threading.Event, emit: Emit) -> None:
         self._retry_s = retry_s
         self._stop = stop
         self._emit = emit
 
-    def through(self, work: Callable[[], T]) -> T:
+    def through(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         pause = _FIRST_PAUSE_S
         began: float | None = None
         while True:
             if self._stop.is_set():
                 raise Stopped
             try:
-                return work()
-            except ChainUnavailable as error:
+                return work(*args, **kwargs)
+            except (ChainUnavailable, StoreUnreachable) as error:
                 now = time.monotonic()
                 if began is None:
                     began = now
-                    self._emit(Event("waiting-for-chain", f"the chain does not answer, trying again: {error}", {}))
+                    kind = "waiting-for-chain" if isinstance(error, ChainUnavailable) else "waiting-for-store"
+                    self._emit(Event(kind, f"trying again: {error}", {}))
                 if now - began > self._retry_s:
                     raise
                 if self._stop.wait(pause):

@@ -27,6 +27,10 @@ class Stopped(Exception):
     """This peer was asked to stop, and the step under way is finished."""
 
 
+class Moved(Exception):
+    """The chain was reorganised under the step under way: look again at what is to be done."""
+
+
 @dataclass(slots=True)
 class Peer:
     """One member at work. ``prefix`` is the log so far, folded; :meth:`sync` brings it up to date."""

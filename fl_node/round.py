@@ -11,17 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fl_node.content.cid import Cid
-from fl_node.errors import AlreadyRecorded, FlNodeError
+from fl_node.errors import AlreadyRecorded, ContentError, FlNodeError, MalformedWeights, StoreUnreachable
 from fl_node.journal import Draft
 from fl_node.merging import weights
 from fl_node.merging.aggregation import aggregate, shares_of
 from fl_node.merging.selection import Selection, select
 from fl_node.merging.weights import Tensors
-from fl_node.peer import Peer
+from fl_node.peer import Moved, Peer
 from fl_node.progress import Event
 from fl_node.records import Flag, Update, UpdateRef
 from fl_node.report import compose_report
-from fl_node.supply import gather, publish_report, publish_weights, stored_weights
+from fl_node.supply import gather, publish_report, publish_weights, stored, stored_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ def play_round(peer: Peer, goal: Goal) -> Update:
     Raises:
         FlNodeError: what stops this peer: the chain does not answer, the store is full, training failed. Nothing
             finished is lost. Another peer's bad or missing content never raises.
+        Moved: the chain was reorganised under it; what there is to do must be found out again.
     """
     draft = unfinished(peer, goal)
     if draft is None or not draft.trained:
@@ -58,19 +59,15 @@ def play_round(peer: Peer, goal: Goal) -> Update:
 
 def unfinished(peer: Peer, goal: Goal) -> Draft | None:
     """The draft that a crash left, or that a reorganised chain dropped, where it can still be used for this goal."""
-    draft = peer.journal.load() or peer.journal.last()
+    now_s = peer.chain_time_s()
+    peer.sync()
+    draft = _draft_for(peer, goal)
+    if draft is not None and not _still_stands(peer, draft):
+        draft = _revised(peer, draft, now_s)
     if draft is None:
-        return None
-    if (draft.sequence, draft.round, draft.final) != (goal.sequence, goal.round, goal.final):
         peer.journal.discard()
         return None
-    peer.sync()
-    if draft.seen > peer.index.size or peer.index.root(draft.seen) != draft.seen_root:
-        revised = _revised(peer, draft)
-        if revised is None:
-            peer.journal.discard()
-            return None
-        draft = revised
+    draft = _with_content(peer, draft)
     done = "ready to record" if draft.ready else "trained" if draft.trained else "merged"
     peer.emit(Event("resumed", f"round {draft.round}: going on where it stopped ({done})", {"round": draft.round}))
     return peer.journal.save(draft)
@@ -83,9 +80,10 @@ def merge(peer: Peer, goal: Goal, draft: Draft | None) -> tuple[Draft, Tensors]:
         if again is not None:
             return draft, again
     with peer.watch.phase("read"):
+        now_s = peer.chain_time_s()  # before the look at the chain: entries after it cannot be earlier
         peer.sync()  # 1 read
-        seen, seen_root = peer.index.size, peer.index.root()
-    chosen = _chosen(peer, goal.round)  # 2 select
+        seen, seen_root = peer.prefix.size, peer.index.root(peer.prefix.size)
+    chosen = _chosen(peer, goal.round, now_s)  # 2 select
     supply = gather(peer, chosen.candidates, chosen.excusable)  # 3 fetch, 4 verify
     with peer.watch.phase("merge"):
         merged = aggregate(peer.spec, supply.entries, supply.tensors, peer.genesis)  # 5 merge
@@ -159,9 +157,54 @@ def record(peer: Peer, draft: Draft) -> Update:
     return update
 
 
-def _chosen(peer: Peer, round_number: int) -> Selection:
+def _draft_for(peer: Peer, goal: Goal) -> Draft | None:
+    """The journal's draft for a goal. One that is on the ledger already, because the crash came just after, is filed as
+    such; one that the chain dropped from there is taken up again."""
+    current = peer.journal.load()
+    if current is not None and current.sequence <= peer.prefix.sequence(peer.number):
+        there = peer.prefix.update(UpdateRef(peer.number, current.sequence))
+        if there.content == current.content:
+            peer.journal.finish()
+        current = None
+    for draft in (current, peer.journal.last()):
+        if draft is not None and (draft.sequence, draft.round, draft.final) == (goal.sequence, goal.round, goal.final):
+            return draft
+    return None
+
+
+def _still_stands(peer: Peer, draft: Draft) -> bool:
+    """Whether the log that a draft saw is still the beginning of the log, and not further back than the spec allows."""
+    if draft.seen > peer.prefix.size or peer.prefix.size - draft.seen > peer.spec.rounds.max_lag:
+        return False
+    return peer.index.root(draft.seen) == draft.seen_root
+
+
+def _with_content(peer: Peer, draft: Draft) -> Draft:
+    """The draft less those steps whose bytes are no longer in the store: what nobody can read is not published."""
+    if not draft.trained:
+        return draft
+    cid = Cid("dag-pb" if draft.dag_pb else "raw", draft.content)
+    try:
+        kept = stored(peer, cid) and weights.digest(stored_weights(peer, cid)) == draft.weights
+    except StoreUnreachable:
+        raise
+    except (ContentError, MalformedWeights):
+        kept = False
+    if not kept:
+        text = f"round {draft.round}: the trained weights {cid} are no longer in the content store; training again"
+        peer.emit(Event("lost", text, {"cid": str(cid)}))
+        return replace(draft, content=b"", report=b"")
+    if draft.ready and not stored(peer, Cid("raw", draft.report)):
+        return replace(draft, report=b"")
+    return draft
+
+
+def _chosen(peer: Peer, round_number: int, now_s: int) -> Selection:
     with peer.watch.phase("select"):
-        return select(peer.spec, peer.prefix, peer.number, round_number, now_s=peer.chain_time_s())
+        try:
+            return select(peer.spec, peer.prefix, peer.number, round_number, now_s=now_s)
+        except ValueError as cause:
+            raise Moved(f"round {round_number} must wait again: {cause}") from cause
 
 
 def _merged_again(peer: Peer, draft: Draft) -> Tensors | None:
@@ -177,15 +220,20 @@ def _merged_again(peer: Peer, draft: Draft) -> Tensors | None:
     return None
 
 
-def _revised(peer: Peer, draft: Draft) -> Draft | None:
-    """The chain was reorganised below what this draft had seen. If the policy chooses the same parents from the log as
-    it is now, only the log's size and root change and the training stands; otherwise ``None``."""
-    chosen = _chosen(peer, draft.round)
+def _revised(peer: Peer, draft: Draft, now_s: int) -> Draft | None:
+    """The chain was reorganised below what this draft had seen, or has left it far behind. If the policy chooses the
+    same parents from the log as it is now, only what was seen changes, and the report that says so; the training
+    stands. Otherwise ``None``."""
+    try:
+        chosen = _chosen(peer, draft.round, now_s)
+    except Moved:
+        return None
     wanted = {(parent.ref, parent.tag) for parent in draft.parents}
     candidates = [entry for entry in chosen.candidates if (entry.ref, entry.content[:4]) in wanted]
     if len(candidates) != len(chosen.candidates) or shares_of(peer.spec, candidates)[0] != draft.parents:
         return None
-    return replace(draft, seen=peer.index.size, seen_root=peer.index.root(), outcomes=chosen.outcomes_after({}))
+    size = peer.prefix.size
+    return replace(draft, seen=size, seen_root=peer.index.root(size), outcomes=chosen.outcomes_after({}), report=b"")
 
 
 def _as_update(peer: Peer, draft: Draft) -> Update:
@@ -210,15 +258,23 @@ def _as_update(peer: Peer, draft: Draft) -> Update:
 
 
 def _already_there(peer: Peer, update: Update) -> Update:
-    """The entry under this sequence, if it is one that this peer made."""
-    peer.sync()
+    """The entry under this sequence, if it is this update. The contract is asked, for the log as seen may lag.
+
+    Raises:
+        Moved: the chain dropped it, or has one that this peer made before a reorganisation.
+    """
     ref = UpdateRef(peer.number, update.sequence)
-    there = peer.prefix.update(ref).update
+    try:
+        content = peer.ledger.update(ref).content
+    except LookupError as cause:
+        raise Moved(f"the chain had update {ref} and dropped it") from cause
     last = peer.journal.last()
-    if there.content not in {update.content, last.content if last else b""}:
-        raise FlNodeError(
-            f"the ledger has another update under {ref} than the one this peer made (content {there.content.hex()}, "
-            f"expected {update.content.hex()}): somebody else signs with this key. "
-            "Retire the key with `fl-node retire` and have a new one admitted"
-        )
-    return there
+    if content == update.content:
+        return update
+    if last is not None and content == last.content:
+        raise Moved(f"the chain has update {ref} as this peer made it before a reorganisation")
+    raise FlNodeError(
+        f"the ledger has another update under {ref} than the one this peer made (content {content.hex()}, "
+        f"expected {update.content.hex()}): somebody else signs with this key, or this state folder is a copy. "
+        "Retire the key with `fl-node retire` and have a new one admitted"
+    )

@@ -21,6 +21,8 @@ from fl_node.errors import (
     EntryRejected,
     FlNodeError,
     MalformedWeights,
+    StoreFull,
+    StoreUnreachable,
 )
 from fl_node.merging import weights
 from fl_node.merging.selection import Failure
@@ -49,6 +51,9 @@ def gather(peer: Peer, candidates: Sequence[UpdateEntry], excusable: frozenset[U
     """Fetch and verify in parallel; object to what cannot be used.
 
     ``excusable``: candidates that this peer called unavailable before; the ledger takes no second objection.
+
+    Raises:
+        StoreFull, StoreUnreachable: this peer's own store is in the way; nobody is objected to for that.
     """
     found: dict[UpdateRef, Tensors] = {}
     failures: dict[UpdateRef, Failure] = {}
@@ -149,6 +154,8 @@ def _usable(peer: Peer, entry: UpdateEntry) -> Tensors | Failure:
         data = obtain(peer, entry)
     except ContentMalformed as error:
         return Failure(Reason.MALFORMED, str(error))
+    except (StoreFull, StoreUnreachable):
+        raise
     except ContentError as error:
         # Other bytes than the CID names are a provider's doing, not the publisher's: all one can say is that the
         # content could not be had.
@@ -165,21 +172,33 @@ def obtain(peer: Peer, entry: UpdateEntry) -> Buffer:
     """An update's bytes, checked against its CID: from the own store, or from who has them, and kept to serve on."""
     cid = cid_of_update(entry.update)
     most = weights.encoded_size(peer.schema)
-    if peer.store.has(cid):
+    if stored(peer, cid):
         try:
             data = peer.store.get(cid, most)
+            if entry.ref.peer != peer.number:
+                peer.store.pin(cid, FETCHED_LABEL, entry.round)
+            return data
         except ContentUnavailable:
             pass
         except ContentMismatch as error:
             peer.emit(Event("store-damaged", str(error), {"cid": str(cid)}))
-        else:
-            if entry.ref.peer != peer.number:
-                peer.store.pin(cid, FETCHED_LABEL, entry.round)
-            return data
     endpoints = providers(peer.prefix, entry.ref, peer.number)
     data = peer.fetcher.fetch_into(peer.store, cid, most, endpoints, label=FETCHED_LABEL, round=entry.round)
-    peer.fetched_bytes += memoryview(data).nbytes
+    fetched = memoryview(data).nbytes  # first: no other thread comes between reading and writing the sum
+    peer.fetched_bytes += fetched
     return data
+
+
+def stored(peer: Peer, cid: Cid) -> bool:
+    """Whether this peer's own store has a file.
+
+    Raises:
+        StoreUnreachable: it cannot tell.
+    """
+    try:
+        return peer.store.has(cid)
+    except ContentError as cause:
+        raise StoreUnreachable(f"the own content store does not answer: {cause}") from cause
 
 
 def _object(peer: Peer, ref: UpdateRef, failure: Failure) -> None:

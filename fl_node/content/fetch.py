@@ -19,7 +19,14 @@ from fl_node.content.endpoints import Endpoint, Resolver, parse_endpoint, parse_
 from fl_node.content.http_client import Connection, NotHere
 from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import CHUNK_BYTES, MAX_NODE_BYTES, Dag, assemble
-from fl_node.errors import ContentError, ContentMalformed, ContentMismatch, ContentUnavailable
+from fl_node.errors import (
+    ContentError,
+    ContentMalformed,
+    ContentMismatch,
+    ContentUnavailable,
+    StoreFull,
+    StoreUnreachable,
+)
 
 _FORGIVE_S: Final = 60.0
 _IDLE_S: Final = 20.0
@@ -87,10 +94,15 @@ class Fetcher:
         """Fetch a file and keep it, so that others can have it from here. Its bytes are hashed once.
 
         Raises:
-            StoreFull: fetched, but could not be kept. Otherwise as :meth:`fetch`.
+            StoreFull, StoreUnreachable: fetched, but could not be kept. Otherwise as :meth:`fetch`.
         """
         dag, data = self._fetch(cid, max_bytes, endpoints)
-        store.put(dag, data, label=label, round=round)
+        try:
+            store.put(dag, data, label=label, round=round)
+        except StoreFull:
+            raise
+        except ContentError as cause:
+            raise StoreUnreachable(f"fetched {cid}, but the own content store did not take it: {cause}") from cause
         return data
 
     def close(self) -> None:
