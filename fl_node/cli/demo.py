@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
+import time
 from pathlib import Path
+from types import FrameType
 
-from rich.console import Console
-
-from fl_node.demo.play import play
+from fl_node.demo.crew import Crew
 from fl_node.demo.settings import DemoSettings
-from fl_node.demo.table import as_json, show_result
+from fl_node.errors import UsageError
 
 
 def demo(arguments: argparse.Namespace) -> int:
@@ -32,14 +33,43 @@ def demo(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         baselines=not arguments.no_baselines,
     )
-    console = Console(stderr=True)
-    result = play(settings, console)
+    out = _writable(arguments.json)
+    signal.signal(signal.SIGTERM, _interrupt)
+    began = time.perf_counter()
+    crew = Crew()
+    crew.load()
+    # What follows takes a third of a second to import, while the crew's server loads torch on the other core.
+    from rich.console import Console
+
+    from fl_node.demo.play import play
+    from fl_node.demo.table import as_json, show_result
+
+    result = play(settings, Console(stderr=True), crew, began)
     if arguments.json == "-":
         print(json.dumps(as_json(result), indent=1))
     else:
         show_result(Console(), result)
-        if arguments.json:
-            Path(arguments.json).write_text(json.dumps(as_json(result), indent=1) + "\n")
+        if out is not None:
+            out.write_text(json.dumps(as_json(result), indent=1) + "\n")
     for failure in result.failures:
         print(f"fl-node: {failure}", file=sys.stderr)
     return 1 if result.failures else 0
+
+
+def _writable(name: str | None) -> Path | None:
+    """The result's file, found out to be writable before the work and not after it."""
+    if name is None or name == "-":
+        return None
+    path = Path(name)
+    try:
+        path.open("a").close()
+    except OSError as cause:
+        raise UsageError(
+            f"--json {name}: cannot write it: {cause.strerror}; name another file, or - for stdout"
+        ) from cause
+    return path
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM as Ctrl-C: everything that was started is stopped on the way out."""
+    raise KeyboardInterrupt

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from enum import IntEnum, IntFlag
@@ -16,13 +15,12 @@ from rich.table import Table
 
 from fl_node.access import View, viewing
 from fl_node.cli.settings import settings_of
+from fl_node.cli.text import safe
 from fl_node.content.cid import Cid
 from fl_node.errors import ContentError, UsageError
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import Entry, UpdateObjected, UpdatePublished, UpdateRef, UpdatesAttested
 from fl_node.supply import cid_of_update
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -62,7 +60,7 @@ def log(arguments: argparse.Namespace) -> int:
             if arguments.json:
                 print(json.dumps(_entry_json(entry)))
             else:
-                print(f"{entry.index:>6}  {_utc(entry.time_s)}  {entry.kind:<16} {_safe(_words(entry))}")
+                print(f"{entry.index:>6}  {_utc(entry.time_s)}  {entry.kind:<16} {safe(_words(entry))}")
     return 0
 
 
@@ -118,7 +116,7 @@ def peers(arguments: argparse.Namespace) -> int:
         for row in rows:
             score = "-" if row["score_ppm"] is None else f"{row['score_ppm'] / 10_000:.2f} %"
             cells = [row["peer"], row["site"], row["account"], row["state"], row["round"], row["updates"], score]
-            table.add_row(*(_safe(str(cell)) for cell in [*cells, row["endpoint"]]))
+            table.add_row(*(safe(str(cell)) for cell in [*cells, row["endpoint"]]))
         Console(markup=False).print(table)
     return 0
 
@@ -204,16 +202,11 @@ def _pairs(told: Mapping[str, Any]) -> None:
         if isinstance(value, list):
             items = (", ".join(f"{k}={v}" for k, v in i.items()) if isinstance(i, dict) else str(i) for i in value)
             value = "; ".join(items)
-        print(f"{key:<{width}}  {_safe(str(value))}")
+        print(f"{key:<{width}}  {safe(str(value))}")
 
 
 def _print_json(told: object) -> None:
     print(json.dumps(told, indent=1))
-
-
-def _safe(text: str) -> str:
-    """Text of strangers for a terminal: control and direction characters made visible."""
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _utc(time_s: int) -> str:

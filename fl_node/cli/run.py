@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 
 from fl_node.cli.settings import settings_of
+from fl_node.cli.text import safe
 from fl_node.node import run as run_node
 from fl_node.progress import Event
+
+INTERRUPTED = 130
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -21,19 +26,24 @@ def run(arguments: argparse.Namespace) -> int:
     stop = threading.Event()
 
     def asked(number: int, frame: FrameType | None) -> None:
+        # os.write, since the signal may come in the middle of a print; os._exit, since a step cut short is what a crash
+        # is as well, and neither threads that fetch nor a chain that does not answer should delay it.
         if stop.is_set():
-            raise KeyboardInterrupt
-        print("fl-node: finishing the step under way, then leaving; once more leaves at once", file=sys.stderr)
+            os.write(2, b"fl-node: interrupted\n")
+            os._exit(INTERRUPTED)
+        os.write(2, b"fl-node: finishing the step under way, then leaving; once more leaves at once\n")
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, asked)
 
     def tell(event: Event) -> None:
-        if arguments.json:
-            print(json.dumps({"kind": event.kind, "text": event.text, **event.detail}), flush=True)
-        else:
-            print(f"{time.strftime('%H:%M:%S')} {event.text}", file=sys.stderr, flush=True)
+        # That nobody listens any more is no reason to stop taking part.
+        with suppress(BrokenPipeError):
+            if arguments.json:
+                print(json.dumps({"kind": event.kind, "text": event.text, **event.detail}), flush=True)
+            else:
+                print(f"{time.strftime('%H:%M:%S')} {safe(event.text)}", file=sys.stderr, flush=True)
 
     ended = run_node(settings_of(arguments), tell, stop)
     summary = (

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any
@@ -67,11 +68,12 @@ class Crew:
         self._context.set_forkserver_preload(list(PRELOAD))
         self.children: list[Child] = []
 
-    def __enter__(self) -> Crew:
-        # The server starts loading at once, while the parent does something else.
-        from multiprocessing import forkserver
-
+    def load(self) -> None:
+        """Start the server, which begins to load at once, while the parent does something else."""
         forkserver.ensure_running()
+
+    def __enter__(self) -> Crew:
+        self.load()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -122,6 +124,8 @@ class Crew:
 
 
 def _child(pipe: Connection, work: str, arguments: tuple[Any, ...]) -> None:
+    # Ctrl-C goes to the whole terminal; the parent decides what becomes of its children.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
     import torch
 
@@ -138,9 +142,14 @@ def _child(pipe: Connection, work: str, arguments: tuple[Any, ...]) -> None:
         pipe.send(Failed(f"{type(error).__name__}: {error}"))
     finally:
         pipe.close()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Everything is closed and said. Taking torch's and web3's modules apart would cost a tenth of a second.
+        os._exit(0)
 
 
 def _die_with_parent() -> None:
-    """Linux: have the kernel end this process when the fork server, and so the demo, is gone."""
+    """Linux: have the kernel end this process when the fork server, and so the demo, is gone. Not asked nicely: nobody
+    is there to wait, and a peer's state survives it."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

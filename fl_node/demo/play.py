@@ -26,26 +26,28 @@ from fl_node.spec import parse_federation
 PHASES = ("read", "select", "fetch", "merge", "train", "evaluate", "publish", "record", "wait", "linger")
 
 
-def play(settings: DemoSettings, console: Console) -> DemoResult:
-    """Run the demo. Whatever happens, no process is left behind.
+def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> DemoResult:
+    """Run the demo with a crew that is already loading. Whatever happens, no process is left behind.
+
+    ``began``: ``time.perf_counter()`` when the user's command started.
 
     Raises:
         FlNodeError: the chain, the deployment or the data set failed. A peer that fails does not raise: the others go
             on, and the result names it.
     """
-    began = time.perf_counter()
     with ExitStack() as stack:
-        crew = stack.enter_context(Crew())
+        stack.enter_context(crew)
         folder = _folder(settings)
         sites = tuple(f"site-{chr(ord('a') + n) if n < 26 else n}" for n in range(settings.peers))
         states = [folder / site for site in sites]
         for state in states:
             state.mkdir(parents=True, exist_ok=True)
         chain = stack.enter_context(DevChain.start(settings.chain, state=_chain_state(settings, folder)))
+        stack.callback(crew.stop)  # before the chain stops: a peer that waits for its chain is slow to leave
         spec_file, out = folder / "federation.spec.toml", folder / "federation.toml"
         spec_file.write_text(settings.spec_text())
         console.print(f"chain       {settings.chain} at {chain.rpc_url}", highlight=False)
-        opening = crew.start("deployment", "open_on_chain", chain.rpc_url, spec_file, out, states)
+        opening = crew.start("deployment", "open_on_chain", settings.chain, chain.rpc_url, spec_file, out, states)
         shards, test_file = _deal(settings, folder, states)
         on_chain: OnChain = _answer(crew, opening)
         console.print(f"contract    {on_chain.contract}, {on_chain.gas_used:,} gas", highlight=False)
@@ -164,4 +166,9 @@ def _hear_out(crew: Crew, peers: Sequence[Child], board: Board) -> list[Ended | 
             board.hear(number, message)
         elif isinstance(message, Failed):
             board.hear(number, Event("stopped", f"failed: {message.message}", {}))
+        running = [child for child in peers if child.result is None]
+        if len(running) < len(peers) and all(board.rows[peers.index(child)].state == "closed" for child in running):
+            # Whoever is still there has closed and waits for somebody who will not come any more.
+            for child in running:
+                child.process.terminate()
     return [child.result.value if isinstance(child.result, Done) else None for child in peers]

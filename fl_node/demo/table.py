@@ -90,8 +90,8 @@ class Board:
                 f"score {percent(row.base_score_ppm)} merged, {percent(row.score_ppm)} published",
                 highlight=False,
             )
-        elif event.kind in ("left-out", "stopped", "waiting-for-chain"):
-            self._console.print(f"{row.site}: {event.text}", highlight=False)
+        elif event.kind in ("left-out", "missing", "stopped", "waiting-for-chain", "reorganised", "moved"):
+            self._console.print(f"{row.site}: {event.text}", highlight=False, markup=False)
 
     def _draw(self) -> Table:
         table = Table(title="Peers", title_justify="left")
@@ -166,4 +166,5 @@ def as_json(result: DemoResult) -> dict[str, Any]:
         },
         "bytes": result.bytes,
         "seconds": result.seconds,
+        "failures": list(result.failures),
     }

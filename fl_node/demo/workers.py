@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_node import keys
-from fl_node.chains import FUNDERS
+from fl_node.chains import FUNDERS, ChainKind, set_balance
 from fl_node.config import NodeConfig
 from fl_node.content.factory import open_store
 from fl_node.demo.result import Judged, OnChain
@@ -39,7 +39,9 @@ _FUND_WEI = 10 * 10**18
 Send = Callable[[Any], None]
 
 
-def open_on_chain(send: Send, rpc_url: str, spec_file: Path, out: Path, states: Sequence[Path]) -> OnChain:
+def open_on_chain(
+    send: Send, kind: ChainKind, rpc_url: str, spec_file: Path, out: Path, states: Sequence[Path]
+) -> OnChain:
     """Make the peers' keys, write the genesis, deploy, admit and fund."""
     federation = read_federation(spec_file)
     members = []
@@ -49,9 +51,9 @@ def open_on_chain(send: Send, rpc_url: str, spec_file: Path, out: Path, states: 
         members.append(Member(signer.address, state.name))
     genesis_weights = write_genesis(federation.spec, genesis_path(out))
     deployer = keys.from_private_key(FUNDERS[0][1])
-    opened = open_federation(
-        federation, Rpc(rpc_url), deployer, genesis_weights, members=members, out=out, fund_wei=_FUND_WEI
-    )
+    opened = open_federation(federation, Rpc(rpc_url), deployer, genesis_weights, members=members, out=out)
+    for member in members:
+        set_balance(rpc_url, kind, member.account, _FUND_WEI)
     made = opened.federation.deployment
     assert made is not None
     return OnChain(made.contract, made.chain_id, opened.gas_used)
@@ -60,8 +62,7 @@ def open_on_chain(send: Send, rpc_url: str, spec_file: Path, out: Path, states: 
 def be_peer(send: Send, config: NodeConfig) -> Ended:
     """The same run as ``fl-node run`` with these settings."""
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     return run(config, send, stop, PASSWORD)
 
 
