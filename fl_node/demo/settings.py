@@ -91,6 +91,7 @@ seed = {self.seed}
 planned = {self.rounds}
 mode = {quoted(self.mode)}
 linger_s = 60.0
+deadline_s = 120.0
 
 [content]
 # Everything runs on this machine, so content may be fetched from it.
