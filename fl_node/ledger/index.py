@@ -71,7 +71,7 @@ class LedgerIndex(LogStore):
         for attempt in range(_ATTEMPTS):
             if attempt:
                 time.sleep(_FIRST_PAUSE_S * 5 ** (attempt - 1))
-            head = reader.head(self._depth)
+            head = reader.head(self._depth, fresh=attempt > 0)
             with self._lock:
                 if head.block_hash == self._meta("block_hash") or self._lags(head):
                     return Synced(self.head)

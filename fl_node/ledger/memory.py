@@ -232,7 +232,7 @@ class MemoryLedger:
     def account(self) -> str:
         return self._account
 
-    def head(self, depth: int = 0) -> LedgerHead:
+    def head(self, depth: int = 0, fresh: bool = False) -> LedgerHead:
         return self.chain.tip(depth).head
 
     def block_hash(self, number: int) -> bytes | None:

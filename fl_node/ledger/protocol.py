@@ -88,8 +88,11 @@ class LedgerReader(Protocol):
     def identity(self) -> LedgerIdentity:
         """Where the ledger is and what it was opened with."""
 
-    def head(self, depth: int = 0) -> LedgerHead:
-        """Size and root at the block with ``depth`` blocks on top of it (never before the deployment's block)."""
+    def head(self, depth: int = 0, fresh: bool = False) -> LedgerHead:
+        """Size and root at the block with ``depth`` blocks on top of it (never before the deployment's block).
+
+        An answer may be remembered while the chain does not move; ``fresh`` asks again.
+        """
 
     def block_hash(self, number: int) -> bytes | None:
         """Hash of a block of the chain as it is now; None above its tip."""

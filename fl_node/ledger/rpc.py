@@ -51,13 +51,13 @@ class RpcReader:
         """Where the ledger is and what it was opened with."""
         return self._identity
 
-    def head(self, depth: int = 0) -> LedgerHead:
+    def head(self, depth: int = 0, fresh: bool = False) -> LedgerHead:
         """One request when the chain has not moved since the last call; two or three when it has."""
         tip = self._block("latest")
         if tip is None:
             raise ChainUnavailable(f"{self.rpc.url} has no latest block; wait until it has synced")
         number, block_hash = tip
-        if self._tip == (block_hash, depth) and self._head is not None:
+        if self._tip == (block_hash, depth) and self._head is not None and not fresh:
             return self._head
         wanted = max(self._identity.first_block, number - depth)
         block = tip if wanted == number else self._block(hex(wanted))

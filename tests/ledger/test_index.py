@@ -18,6 +18,7 @@ from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.memory import MemoryChain
 from fl_node.ledger.rpc import RpcLedger, RpcReader
 from fl_node.ledger.transport import Rpc
+from fl_node.ledger.views import state_call
 from fl_node.records import (
     Attestation,
     LedgerHead,
@@ -139,7 +140,7 @@ def test_an_endpoint_that_is_behind_takes_nothing_away(world: World) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(world.owner, name)
 
-        def head(self, depth: int = 0) -> LedgerHead:
+        def head(self, depth: int = 0, fresh: bool = False) -> LedgerHead:
             return world.owner.head(depth + self.blocks)
 
     play(world, 1)
@@ -250,6 +251,25 @@ def test_a_lying_endpoint_is_found_out_and_nothing_is_kept(anvil: DevChain, lie:
         assert index.size == 10
         relay.tamper = lambda method, params, result: result
         assert index.sync().added == 3
+    world.close()
+
+
+def test_an_answer_that_ran_ahead_of_its_block_is_asked_for_again(anvil: DevChain) -> None:
+    """Development nodes may answer for a block with the state of the next one while they make it."""
+    world = chain_world(anvil, THREE)
+    play(world, 1)
+    assert world.deployed is not None
+    with Relay(anvil.rpc_url) as relay:
+        reader = RpcReader(world.deployed.deployment, None, Rpc(relay.url))
+        ahead = call(
+            anvil.rpc_url, "eth_call", {"to": reader.identity.address, "data": "0x" + state_call().hex()}, "latest"
+        )
+        ahead = ahead[:2] + f"{8:064x}" + ahead[66:]
+        answers = [{"result": ahead}]
+        relay.refuse = lambda method, params: answers.pop() if method == "eth_call" and answers else None
+        index = LedgerIndex(":memory:", reader)
+        assert index.sync().head == world.owner.head()
+        assert answers == [] and index.size == 7
     world.close()
 
 
