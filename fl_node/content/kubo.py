@@ -22,7 +22,15 @@ from fl_node.content.objects import store_errors
 from fl_node.content.pins import Pins
 from fl_node.content.protocol import Collected, Pin, Region
 from fl_node.content.unixfs import CHUNK_BYTES, MAX_NODE_BYTES, Buffer, Dag, assemble, build, views
-from fl_node.errors import ContentError, ContentMalformed, ContentMismatch, ContentUnavailable, StoreFull, UsageError
+from fl_node.errors import (
+    ContentError,
+    ContentMalformed,
+    ContentMismatch,
+    ContentUnavailable,
+    StoreFull,
+    StoreUnreachable,
+    UsageError,
+)
 
 _UPLOAD_BYTES: Final = 1 << 18
 _MAX_DAG_BYTES: Final = 1 << 40
@@ -35,12 +43,15 @@ class KuboStore:
     Args:
         folder: where this peer's pins (for whom, until which round) are kept.
         api: multiaddr of the daemon's RPC.
-        timeout_s: seconds for the daemon to answer.
-        search_s: seconds that the daemon may look in its network for a block it has not got; 0: it does not look.
+        timeout_s: seconds for the daemon to take an upload or a pin.
+        block_s: seconds for the daemon to give a block; one that takes longer counts as not there.
+        search: whether the daemon may look in its network for a block that it has not got.
 
     Raises (on construction; no connection is made yet):
         UsageError: ``ipfshttpclient`` is not installed, or the multiaddr is not one.
         StoreFull: the folder is not there and cannot be made.
+
+    Every method raises StoreUnreachable where the daemon does not answer.
     """
 
     def __init__(
@@ -49,7 +60,8 @@ class KuboStore:
         api: str = "/ip4/127.0.0.1/tcp/5001",
         *,
         timeout_s: float = 60.0,
-        search_s: float = 0.0,
+        block_s: float = 5.0,
+        search: bool = False,
     ) -> None:
         try:
             self._library: Any = importlib.import_module("ipfshttpclient")
@@ -59,8 +71,11 @@ class KuboStore:
             folder.mkdir(parents=True, exist_ok=True)
         self._pins = Pins(folder)
         self._api = api
-        self._search_s = search_s
+        # Some daemons ignore ``offline`` and search for ever, hence the time limit as well.
+        self._reading: dict[str, Any] = {"timeout": block_s, "offline": not search}
         self._lock = threading.RLock()
+        errors = self._library.exceptions
+        self._absent = (errors.ErrorResponse, errors.TimeoutError)
         try:
             # Client, not connect(): that refuses every daemon younger than the library.
             self._client: Any = self._library.Client(api, chunk_size=_UPLOAD_BYTES, timeout=timeout_s, session=True)
@@ -143,9 +158,8 @@ class KuboStore:
     # ---- blocks --------------------------------------------------------------------------------------------------
 
     def block(self, cid: Cid) -> Buffer:
-        options: dict[str, Any] = {"timeout": self._search_s} if self._search_s else {"offline": True}
-        with self._daemon(f"read {cid}") as client:
-            block: bytes = client.block.get(str(cid), **options)
+        with self._daemon(f"read {cid}", reading=True) as client:
+            block: bytes = client.block.get(str(cid), **self._reading)
         if len(block) > (CHUNK_BYTES if cid.codec == "raw" else MAX_NODE_BYTES):
             raise ContentMalformed(f"block {cid} has {len(block)} bytes, expected at most {CHUNK_BYTES}")
         if hashlib.sha256(block).digest() != cid.digest:
@@ -154,10 +168,10 @@ class KuboStore:
 
     def block_size(self, cid: Cid) -> int | None:
         try:
-            with self._daemon(f"look for {cid}") as client:
-                return int(client.block.stat(str(cid), offline=True)["Size"])
+            with self._daemon(f"look for {cid}", reading=True) as client:
+                return int(client.block.stat(str(cid), **{**self._reading, "offline": True})["Size"])
         except ContentUnavailable as cause:
-            if isinstance(cause.__cause__, self._library.exceptions.ErrorResponse):
+            if isinstance(cause.__cause__, self._absent):
                 return None
             raise
 
@@ -204,8 +218,8 @@ class KuboStore:
                 client.pin.rm(str(cid), recursive=True)
 
     @contextlib.contextmanager
-    def _daemon(self, task: str) -> Iterator[Any]:
-        """The client, for one call; its errors become ours."""
+    def _daemon(self, task: str, reading: bool = False) -> Iterator[Any]:
+        """The client, for one call; its errors become ours. ``reading``: too late means not there."""
         errors = self._library.exceptions
         with self._lock:
             try:
@@ -218,9 +232,10 @@ class KuboStore:
                     ) from cause
                 raise ContentUnavailable(f"the IPFS daemon at {self._api} cannot {task}: {message}") from cause
             except errors.TimeoutError as cause:
-                raise ContentUnavailable(f"the IPFS daemon at {self._api} took too long to {task}") from cause
+                late = f"the IPFS daemon at {self._api} took too long to {task}"
+                raise (ContentUnavailable(late) if reading else StoreUnreachable(late)) from cause
             except (errors.Error, KeyError, TypeError, AssertionError, OSError) as cause:
-                raise ContentUnavailable(
+                raise StoreUnreachable(
                     f"the IPFS daemon at {self._api} does not answer as one ({task}: {cause}); "
                     "start it (ipfs daemon), or pass its RPC address with --ipfs-api"
                 ) from cause
