@@ -88,9 +88,7 @@ class Federation:
                 latest[number] = content
                 size += 1
             for number, account in enumerate(self.accounts, start=1):
-                items = [
-                    (peer, turn, _score(), _score()) for peer in range(1, PEERS + 1) if peer != number
-                ]
+                items = [(peer, turn, _score(), _score()) for peer in range(1, PEERS + 1) if peer != number]
                 self.send("attest, 3 items", account, functions.attest(_digest(), items))
                 size += 1
         other = [(1, rounds)]

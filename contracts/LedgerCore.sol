@@ -135,6 +135,7 @@ abstract contract LedgerCore is IModelLedger, Ownable2Step {
     /// @notice Offer the ownership. By the owner. The offer can be replaced, or taken back with the zero account.
     /// @param newOwner Who may accept.
     function transferOwnership(address newOwner) public override onlyOwner {
+        // slither-disable-next-line missing-zero-check
         _pendingOwner = newOwner;
     }
 

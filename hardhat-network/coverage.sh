@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export FOUNDRY_CONFIG="$PWD/hardhat-network/foundry.toml"
 forge=$(compgen -G "hardhat-network/node_modules/@foundry-rs/forge-*/bin/forge" || echo forge)
-FORGE_SNAPSHOT_EMIT=false "$forge" coverage --root "$PWD" --report summary | tee hardhat-network/out/coverage.txt | grep -E '^\| (File|contracts/|Suite)|FAIL' || true
+FORGE_SNAPSHOT_EMIT=false "$forge" coverage --report summary | tee hardhat-network/out/coverage.txt | grep -E '^\| (File|contracts/|Suite)|FAIL' || true
 if grep -q 'FAIL' hardhat-network/out/coverage.txt; then
   echo "coverage: a test failed" >&2
   exit 1
