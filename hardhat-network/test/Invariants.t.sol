@@ -87,5 +87,6 @@ contract LedgerInvariants {
     /// @dev A run that accepted or refused nothing would prove nothing.
     function afterInvariant() public view {
         require(_handler.accepted() != 0 && _handler.refused() != 0, "an idle run");
+        require(_handler.publishedCount() > 0, "no update");
     }
 }
