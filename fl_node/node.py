@@ -90,7 +90,15 @@ def take_part(peer: Peer, endpoint: str, config: NodeConfig) -> None:
             if isinstance(error, EntryRejected) and (error.name not in _MOVED or setbacks >= _MOST_SETBACKS):
                 raise
             peer.emit(Event("moved", f"the chain moved under this round, looking again: {error}", {}))
-            _pause(peer, min(poll_s * 2**setbacks, _LONGEST_PAUSE_S))
+            _pause(peer, max(_too_soon_s(error), min(poll_s * 2 ** min(setbacks, 10), _LONGEST_PAUSE_S)))
+
+
+def _too_soon_s(error: Exception) -> float:
+    """Seconds by which the chain's clock is short of the least interval between two updates, if that was refused."""
+    if not isinstance(error, EntryRejected) or error.name != "TooSoon":
+        return 0.0
+    got, expected = error.arguments.get("got"), error.arguments.get("expected")
+    return float(expected - got) if isinstance(got, int) and isinstance(expected, int) else 0.0
 
 
 def catch_up(peer: Peer, poll_s: float) -> None:
@@ -169,7 +177,7 @@ def reached_target(peer: Peer, last: UpdateEntry) -> bool:
     if not target:
         return False
     try:
-        tensors = verified_tensors(obtain(peer, last), last, peer.prefix, peer.schema)
+        tensors = verified_tensors(obtain(peer, last).data, last, peer.prefix, peer.schema)
     except (ContentError, MalformedWeights) as error:
         peer.emit(Event("lost", f"cannot tell whether {last.ref} reached the target score: {error}", {}))
         return False
