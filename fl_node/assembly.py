@@ -35,7 +35,7 @@ from fl_node.ledger.rpc import RpcLedger
 from fl_node.ledger.sender import Patience
 from fl_node.merging import weights
 from fl_node.merging.merge import self_test
-from fl_node.merging.weights import Tensors
+from fl_node.merging.weights import Schema, Tensors
 from fl_node.peer import Peer
 from fl_node.prefix import PeerFacts, Prefix
 from fl_node.progress import Emit, Event, Stopwatch
@@ -82,9 +82,9 @@ def assembled(
             Fetcher(federation.spec.content.allow_networks, timeout_s=federation.spec.content.fetch_timeout_s)
         )
         with watch.phase("genesis"):
-            genesis = load_genesis(federation, prefix, store, fetcher, own=number)
+            schema = weights.schema_of(load_genesis(federation, prefix, store, fetcher, own=number))
         with watch.phase("data"):
-            trainer = _trainer(config, federation, number, genesis)
+            trainer = _trainer(config, federation, number, schema)
         gateway = stack.enter_context(Gateway(store, config.host, config.port))
         peer = Peer(
             spec=federation.spec,
@@ -95,8 +95,9 @@ def assembled(
             store=store,
             fetcher=fetcher,
             trainer=trainer,
-            schema=weights.schema_of(genesis),
-            genesis=genesis,
+            schema=schema,
+            # Asked for by the first round only, so it does not stay in memory.
+            genesis=lambda: load_genesis(federation, prefix, store, fetcher, own=number),
             journal=Journal(state, f"{deployment.chain_id}/{ledger.identity.address}"),
             watch=watch,
             emit=emit,
@@ -197,7 +198,7 @@ def check_membership(facts: PeerFacts) -> None:
         raise NotAMember(f"{account} (peer {facts.number}) may not publish; ask the coordinator for that role")
 
 
-def _trainer(config: NodeConfig, federation: Federation, number: int, genesis: Tensors) -> Trainer:
+def _trainer(config: NodeConfig, federation: Federation, number: int, schema: Schema) -> Trainer:
     # torch is imported here, and by no module that an auditor or a reader needs.
     from fl_node.learning.data import load
     from fl_node.learning.models import genesis as initial_weights
@@ -212,9 +213,9 @@ def _trainer(config: NodeConfig, federation: Federation, number: int, genesis: T
     folder = Path(config.data_dir) if config.data_dir else None
     splits = split(load(config.data or spec.task.data, spec.task, folder), spec.task)
     ours = weights.schema_of(initial_weights(spec))
-    if ours != weights.schema_of(genesis):
+    if ours != schema:
         raise SpecError(
             f"the model {spec.model.name} has other tensors than the genesis weights: {sorted(ours)}, expected "
-            f"{sorted(genesis)}; use the same model code as the deployer"
+            f"{sorted(schema)}; use the same model code as the deployer"
         )
     return Trainer(spec, splits, number, config.device, config.state_path / "optimizer")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ class Peer:
     fetcher: Fetcher
     trainer: Trainer
     schema: Schema
-    genesis: Tensors
+    genesis: Callable[[], Tensors]
     journal: Journal
     watch: Stopwatch
     emit: Emit

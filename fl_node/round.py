@@ -86,7 +86,7 @@ def merge(peer: Peer, goal: Goal, draft: Draft | None) -> tuple[Draft, Tensors]:
     chosen = _chosen(peer, goal.round, now_s)  # 2 select
     supply = gather(peer, chosen.candidates, chosen.excusable)  # 3 fetch, 4 verify
     with peer.watch.phase("merge"):
-        merged = aggregate(peer.spec, supply.entries, supply.tensors, peer.genesis)  # 5 merge
+        merged = aggregate(peer.spec, supply.entries, supply.tensors, peer.genesis, forget=supply.forget)  # 5 merge
         base = weights.digest(merged.tensors)
     failures = supply.failures
     del supply
@@ -213,7 +213,7 @@ def _merged_again(peer: Peer, draft: Draft) -> Tensors | None:
     supply = gather(peer, entries)
     if not supply.failures:
         with peer.watch.phase("merge"):
-            merged = aggregate(peer.spec, supply.entries, supply.tensors, peer.genesis)
+            merged = aggregate(peer.spec, supply.entries, supply.tensors, peer.genesis, forget=supply.forget)
         if weights.digest(merged.tensors) == draft.base:
             return merged.tensors
     peer.journal.discard()

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from fl_node.content.cid import Cid
+from fl_node.content.protocol import Held
 from fl_node.content.unixfs import Buffer
 from fl_node.errors import (
     AlreadyRecorded,
@@ -35,6 +36,8 @@ from fl_node.records import Encoding, Flag, Reason, Update, UpdateRef
 OWN_LABEL = "own"
 FETCHED_LABEL = "fetched"
 _PARALLEL = 4
+#: Bytes in flight at most, so that fetching never needs more memory than training.
+_PARALLEL_BYTES = 256 << 20
 _MAX_REPORT_BYTES = 1 << 20
 
 
@@ -45,6 +48,12 @@ class Supply:
     entries: tuple[UpdateEntry, ...]
     tensors: tuple[Tensors, ...]
     failures: Mapping[UpdateRef, Failure]
+    held: tuple[Held, ...] = ()
+
+    def forget(self) -> None:
+        """Give back the memory of tensors that lie on disk."""
+        for held in self.held:
+            held.forget()
 
 
 def gather(peer: Peer, candidates: Sequence[UpdateEntry], excusable: frozenset[UpdateRef] = frozenset()) -> Supply:
@@ -55,11 +64,12 @@ def gather(peer: Peer, candidates: Sequence[UpdateEntry], excusable: frozenset[U
     Raises:
         StoreFull, StoreUnreachable: this peer's own store is in the way; nobody is objected to for that.
     """
-    found: dict[UpdateRef, Tensors] = {}
+    found: dict[UpdateRef, _Good] = {}
     failures: dict[UpdateRef, Failure] = {}
     with peer.watch.phase("fetch"):
         if len(candidates) > 1:
-            with ThreadPoolExecutor(min(_PARALLEL, len(candidates)), "fetch") as pool:
+            at_once = max(1, min(_PARALLEL, len(candidates), _PARALLEL_BYTES // weights.encoded_size(peer.schema)))
+            with ThreadPoolExecutor(at_once, "fetch") as pool:
                 results = list(pool.map(lambda entry: _usable(peer, entry), candidates))
         else:
             results = [_usable(peer, entry) for entry in candidates]
@@ -74,7 +84,8 @@ def gather(peer: Peer, candidates: Sequence[UpdateEntry], excusable: frozenset[U
         else:
             found[entry.ref] = result
     usable = tuple(entry for entry in candidates if entry.ref in found)
-    return Supply(usable, tuple(found[entry.ref] for entry in usable), failures)
+    good = [found[entry.ref] for entry in usable]
+    return Supply(usable, tuple(one.tensors for one in good), failures, tuple(one.held for one in good))
 
 
 def cid_of_update(update: Update) -> Cid:
@@ -149,9 +160,15 @@ def stored_weights(peer: Peer, cid: Cid) -> Tensors:
     return weights.decode(peer.store.get(cid, weights.encoded_size(peer.schema)), peer.schema).tensors
 
 
-def _usable(peer: Peer, entry: UpdateEntry) -> Tensors | Failure:
+@dataclass(frozen=True, slots=True)
+class _Good:
+    tensors: Tensors
+    held: Held
+
+
+def _usable(peer: Peer, entry: UpdateEntry) -> _Good | Failure:
     try:
-        data = obtain(peer, entry)
+        held = obtain(peer, entry)
     except ContentMalformed as error:
         return Failure(Reason.MALFORMED, str(error))
     except (StoreFull, StoreUnreachable):
@@ -161,23 +178,25 @@ def _usable(peer: Peer, entry: UpdateEntry) -> Tensors | Failure:
         # content could not be had.
         return Failure(Reason.UNAVAILABLE, str(error))
     try:
-        return verified_tensors(data, entry, peer.prefix, peer.schema)
+        tensors = verified_tensors(held.data, entry, peer.prefix, peer.schema)
     except MalformedWeights as error:
         return Failure(Reason.MALFORMED, str(error))
     except ContentMismatch as error:
         return Failure(Reason.DIGEST_MISMATCH, str(error))
+    held.forget()
+    return _Good(tensors, held)
 
 
-def obtain(peer: Peer, entry: UpdateEntry) -> Buffer:
+def obtain(peer: Peer, entry: UpdateEntry) -> Held:
     """An update's bytes, checked against its CID: from the own store, or from who has them, and kept to serve on."""
     cid = cid_of_update(entry.update)
     most = weights.encoded_size(peer.schema)
     if stored(peer, cid):
         try:
-            data = peer.store.get(cid, most)
+            held = peer.store.hold(cid, most)
             if entry.ref.peer != peer.number:
                 peer.store.pin(cid, FETCHED_LABEL, entry.round)
-            return data
+            return held
         except ContentUnavailable:
             pass
         except ContentMismatch as error:
@@ -186,7 +205,8 @@ def obtain(peer: Peer, entry: UpdateEntry) -> Buffer:
     data = peer.fetcher.fetch_into(peer.store, cid, most, endpoints, label=FETCHED_LABEL, round=entry.round)
     fetched = memoryview(data).nbytes  # first: no other thread comes between reading and writing the sum
     peer.fetched_bytes += fetched
-    return data
+    del data
+    return peer.store.hold(cid, most)
 
 
 def stored(peer: Peer, cid: Cid) -> bool:

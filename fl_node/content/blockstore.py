@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import mmap
 import os
 import threading
 import time
@@ -21,12 +22,14 @@ from fl_node.content.cid import Cid
 from fl_node.content.memory import expired
 from fl_node.content.objects import read_dag, remove_abandoned, store_errors, sync_folder, write_object
 from fl_node.content.pins import Pins
-from fl_node.content.protocol import Collected, Pin, Region
+from fl_node.content.protocol import Collected, Held, Pin, Region
 from fl_node.content.unixfs import Buffer, Dag, build, views
 from fl_node.errors import ContentMalformed, ContentMismatch, ContentUnavailable, UsageError
 
 # A folder changed within this time may change again without a newer time stamp.
 _TIMESTAMP_SLACK_NS: Final = 2_000_000_000
+#: Smaller files are read: mapping them would save nothing.
+_MAPPED_BYTES: Final = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +93,32 @@ class Blockstore:
                 self._make_durable(dag.root)
 
     def get(self, cid: Cid, max_bytes: int) -> Buffer:
-        dag = self.dag(cid)
-        if dag.size_bytes > max_bytes:
-            raise ContentMalformed(f"{cid} holds {dag.size_bytes} bytes, expected at most {max_bytes}")
-        data = self._read(cid, 0, dag.size_bytes)
+        data = self._read(cid, 0, self._bounded(cid, max_bytes))
         if build(data).root != cid:
-            self._set_aside(cid)
-            raise ContentMismatch(
-                f"the stored file {cid} was altered on disk; it is set aside in {self.folder / 'broken'}; "
-                "fetch it again"
-            )
+            raise self._altered(cid)
         return data
+
+    def hold(self, cid: Cid, max_bytes: int) -> Held:
+        size_bytes = self._bounded(cid, max_bytes)
+        if size_bytes < _MAPPED_BYTES:
+            return Held(self.get(cid, max_bytes))
+        try:
+            with self._path(cid).open("rb") as file:
+                if os.fstat(file.fileno()).st_size < size_bytes:
+                    raise self._altered(cid)
+                mapped = mmap.mmap(file.fileno(), size_bytes, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as cause:
+            raise ContentUnavailable(f"cannot read {cid} in {self.folder}: {cause}; fetch it again") from cause
+        data = memoryview(mapped)
+        if build(data).root != cid:
+            raise self._altered(cid)
+
+        def forget() -> None:
+            if hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+        forget()
+        return Held(data, forget)
 
     def has(self, cid: Cid) -> bool:
         return self._path(cid).exists()
@@ -193,6 +211,18 @@ class Blockstore:
         self._pins.close()
 
     # ---- inner ---------------------------------------------------------------------------------------------------
+
+    def _bounded(self, cid: Cid, max_bytes: int) -> int:
+        size_bytes = self.dag(cid).size_bytes
+        if size_bytes > max_bytes:
+            raise ContentMalformed(f"{cid} holds {size_bytes} bytes, expected at most {max_bytes}")
+        return size_bytes
+
+    def _altered(self, cid: Cid) -> ContentMismatch:
+        self._set_aside(cid)
+        return ContentMismatch(
+            f"the stored file {cid} was altered on disk; it is set aside in {self.folder / 'broken'}; fetch it again"
+        )
 
     def _path(self, cid: Cid) -> Path:
         return self._objects / str(cid)

@@ -20,7 +20,7 @@ from fl_node.content.cid import Cid
 from fl_node.content.memory import expired
 from fl_node.content.objects import store_errors
 from fl_node.content.pins import Pins
-from fl_node.content.protocol import Collected, Pin, Region
+from fl_node.content.protocol import Collected, Held, Pin, Region
 from fl_node.content.unixfs import CHUNK_BYTES, MAX_NODE_BYTES, Buffer, Dag, assemble, build, views
 from fl_node.errors import (
     ContentError,
@@ -134,6 +134,9 @@ class KuboStore:
                 raise ContentMalformed(f"leaf {index} of {cid} has {len(leaf)} bytes, expected {length}")
             data[offset : offset + length] = leaf
         return data
+
+    def hold(self, cid: Cid, max_bytes: int) -> Held:
+        return Held(self.get(cid, max_bytes))
 
     def has(self, cid: Cid) -> bool:
         try:

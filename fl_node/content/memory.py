@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from fl_node.content.cid import Cid
-from fl_node.content.protocol import Collected, Pin, Region
+from fl_node.content.protocol import Collected, Held, Pin, Region
 from fl_node.content.unixfs import Buffer, Dag, build, views
 from fl_node.errors import ContentMalformed, ContentUnavailable
 
@@ -51,6 +51,9 @@ class MemoryStore:
         if dag.size_bytes > max_bytes:
             raise ContentMalformed(f"{cid} holds {dag.size_bytes} bytes, expected at most {max_bytes}")
         return data
+
+    def hold(self, cid: Cid, max_bytes: int) -> Held:
+        return Held(self.get(cid, max_bytes))
 
     def has(self, cid: Cid) -> bool:
         return cid in self._files

@@ -7,7 +7,7 @@ round it belongs to, so that retention can be counted in rounds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,6 +30,19 @@ class Collected:
 
     cids: tuple[Cid, ...]
     freed_bytes: int
+
+
+def _nothing() -> None:
+    """For bytes that lie in memory anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A whole file, checked. ``forget`` gives back the memory of what was read, where the bytes lie on disk as well:
+    whoever reads ``data`` again gets the same bytes."""
+
+    data: Buffer
+    forget: Callable[[], None] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +94,9 @@ class ContentStore(Protocol):
             ContentMismatch: altered on the way or on the disk.
             ContentMalformed: larger than ``max_bytes``, or not a file of the profile.
         """
+
+    def hold(self, cid: Cid, max_bytes: int) -> Held:
+        """As :meth:`get`, without keeping the file in memory where the store can help it."""
 
     def has(self, cid: Cid) -> bool:
         """Whether this store holds the file without asking anybody else."""

@@ -48,9 +48,16 @@ def shares_of(spec: Spec, candidates: Sequence[UpdateEntry]) -> tuple[tuple[Pare
 
 
 def aggregate(
-    spec: Spec, candidates: Sequence[UpdateEntry], models: Sequence[Tensors], genesis: Tensors, *, threads: int = 1
+    spec: Spec,
+    candidates: Sequence[UpdateEntry],
+    models: Sequence[Tensors],
+    genesis: Callable[[], Tensors],
+    *,
+    threads: int = 1,
+    forget: Callable[[], None] | None = None,
 ) -> Merge:
-    """Merge K candidates and their K decoded models by the spec's rule; without candidates the base is the genesis.
+    """Merge K candidates and their K decoded models by the spec's rule; without candidates the base is the genesis,
+    which is asked for only then. ``threads`` and ``forget``: see :func:`fl_node.merging.merge.merge`.
 
     Raises:
         MalformedWeights: the models differ in names, dtypes or shapes.
@@ -61,10 +68,11 @@ def aggregate(
     if len(models) != len(candidates):
         raise ValueError(f"got {len(models)} models for {len(candidates)} candidates")
     if not parents:
-        return Merge(dict(genesis), (), rule)
+        return Merge(dict(genesis()), (), rule)
     share = {parent.ref: parent.share_ppm for parent in parents}
     shares = [share[entry.ref] for entry in candidates]
-    return Merge(merge(models, shares, [order_key(entry) for entry in candidates], threads=threads), parents, rule)
+    keys = [order_key(entry) for entry in candidates]
+    return Merge(merge(models, shares, keys, threads=threads, forget=forget), parents, rule)
 
 
 def _samples(spec: Spec, entry: UpdateEntry) -> Weight:

@@ -8,7 +8,7 @@ over threads cannot change a bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -31,6 +31,7 @@ def merge(
     *,
     threads: int = 1,
     block: int = BLOCK,
+    forget: Callable[[], None] | None = None,
 ) -> dict[str, Array]:
     """The mean of K models weighted by integer shares; new arrays of the models' dtypes and shapes.
 
@@ -41,6 +42,7 @@ def merge(
             digest, then peer and sequence (:func:`aggregation.order_key`).
         threads: worker threads; the result does not depend on it.
         block: elements at a time; the result does not depend on it.
+        forget: called now and then, between pieces: gives back the memory of models that are mapped from disk.
 
     float32 and float64 are averaged; integers and booleans take the value of the largest share, the first in order
     among equals.
@@ -70,11 +72,11 @@ def merge(
         sources = [np.ascontiguousarray(models[k][name]).reshape(-1) for k in order]
         pieces.extend(_pieces(merged[name].reshape(-1), sources))
     if threads <= 1 or len(pieces) < 2:
-        _mean(pieces, shares, block)
+        _mean(pieces, shares, block, forget)
     else:
         with ThreadPoolExecutor(min(threads, len(pieces))) as pool:
             parts = [pieces[start::threads] for start in range(min(threads, len(pieces)))]
-            for done in [pool.submit(_mean, part, shares, block) for part in parts]:
+            for done in [pool.submit(_mean, part, shares, block, forget) for part in parts]:
                 done.result()
     return merged
 
@@ -96,7 +98,9 @@ def _pieces(target: Array, sources: list[Array]) -> Iterator[tuple[Array, list[A
         yield target[start:end], [source[start:end] for source in sources]
 
 
-def _mean(pieces: Sequence[tuple[Array, list[Array]]], shares: Sequence[int], block: int) -> None:
+def _mean(
+    pieces: Sequence[tuple[Array, list[Array]]], shares: Sequence[int], block: int, forget: Callable[[], None] | None
+) -> None:
     """Fill each target with the weighted mean of its sources; K sources of the target's size each."""
     # Checked in the very thread that computes: flush-to-zero is a register of a thread, and libraries set it.
     self_test()
@@ -119,6 +123,8 @@ def _mean(pieces: Sequence[tuple[Array, list[Array]]], shares: Sequence[int], bl
             out = target[start:end]
             np.copyto(out, acc, casting="same_kind")
             np.add(out, out.dtype.type(0.0), out=out)
+        if forget is not None and target.size == PIECE:
+            forget()
 
 
 def self_test() -> None:

@@ -229,3 +229,22 @@ def test_strange_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "objects" / "notes.txt").write_text("mine")
     store.gc()
     assert (tmp_path / "objects" / "notes.txt").read_text() == "mine"
+
+
+def test_a_large_file_altered_on_disk_is_not_held(tmp_path: Path) -> None:
+    for damage in ("flipped", "cut"):
+        store = Blockstore(tmp_path / damage)
+        cid = store.add(os.urandom(9 << 20))
+        (path,) = [found for found in (tmp_path / damage).rglob(str(cid)) if found.is_file()]
+        path.chmod(0o600)
+        with path.open("r+b") as file:
+            if damage == "cut":
+                file.truncate(1 << 20)
+            else:
+                file.seek(5 << 20)
+                byte = file.read(1)
+                file.seek(5 << 20)
+                file.write(bytes([byte[0] ^ 1]))
+        with pytest.raises((ContentMismatch, ContentUnavailable)):
+            Blockstore(tmp_path / damage).hold(cid, 10 << 20)
+        assert not path.exists(), "what is altered is set aside"

@@ -41,6 +41,15 @@ def test_what_is_added_can_be_read(store: ContentStore, size: int) -> None:
     assert store.dag(cid) == build(data)
 
 
+def test_a_held_file_reads_the_same_after_it_was_forgotten(store: ContentStore) -> None:
+    for size in (0, 1000, 9 * CHUNK_BYTES + 5):  # the last is large enough to be mapped from disk
+        data = os.urandom(size)
+        held = store.hold(store.add(data), size)
+        assert bytes(held.data) == data
+        held.forget()
+        assert bytes(held.data) == data
+
+
 def test_every_block_can_be_read(store: ContentStore) -> None:
     data = os.urandom(LARGE)
     dag = build(data)
@@ -75,6 +84,8 @@ def test_what_is_not_there_is_unavailable(store: ContentStore) -> None:
 @pytest.mark.parametrize("size", [1000, LARGE])
 def test_a_larger_file_than_expected_is_malformed(store: ContentStore, size: int) -> None:
     cid = store.add(os.urandom(size))
+    with pytest.raises(ContentMalformed, match=f"at most {size - 1}"):
+        store.hold(cid, size - 1)
     with pytest.raises(ContentMalformed, match=f"at most {size - 1}"):
         store.get(cid, size - 1)
 

@@ -290,3 +290,18 @@ def test_halving_sum_by_recursion(values):
     assert array.tolist() == values
     stacked = halving_sum(np.stack([array, array], axis=1)) if values else halving_sum(np.empty((0, 2)))
     assert stacked.tolist() == [tree(values) + 0.0] * 2
+
+
+def test_memory_of_mapped_models_is_given_back_between_pieces_without_a_change_of_bits() -> None:
+    draw = np.random.default_rng(1)
+    models = [{"w": draw.standard_normal((1 << 21) + 3, dtype=np.float32)} for _ in range(2)]
+    times = 0
+
+    def forget() -> None:
+        nonlocal times
+        times += 1
+
+    keys = [b"a", b"b"]
+    plain = merge(models, [400_000, 600_000], keys)
+    assert np.array_equal(merge(models, [400_000, 600_000], keys, forget=forget)["w"], plain["w"])
+    assert times == 2

@@ -123,7 +123,7 @@ class Twins:
             fetcher=self.wire,  # type: ignore[arg-type]
             trainer=self.trainers[number],
             schema=weights.schema_of(self.genesis),
-            genesis=self.genesis,
+            genesis=lambda: self.genesis,
             journal=Journal(state, "twins"),
             watch=Stopwatch(),
             emit=lambda event: self.hear(number, event),
