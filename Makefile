@@ -1,5 +1,6 @@
 # Everything a person or CI types. `make help` lists it. The environment lives in .venv, the chain tools in
-# hardhat-network/node_modules; both are made when missing or when what they are made from has changed.
+# hardhat-network/node_modules; both are made when missing or when what they are made from has changed. `npm install
+# --no-save` keeps to the lock file, yet gets along with registries that lack other platforms' optional binaries.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -52,5 +53,5 @@ $(STAMPS)/test: $(STAMPS)/install
 	@touch $@
 
 $(STAMPS)/chain: $(STAMPS)/venv hardhat-network/package-lock.json
-	npm ci --prefix hardhat-network --no-audit --no-fund --loglevel=error
+	npm install --no-save --prefix hardhat-network --no-audit --no-fund --loglevel=error
 	@touch $@

@@ -85,7 +85,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def chain_tools() -> Path:
-    """Folder where `npm ci` puts the pinned tools: ``FL_NODE_CHAIN_TOOLS``, or ``hardhat-network`` of a checkout."""
+    """Folder where `npm install` puts the pinned tools: ``FL_NODE_CHAIN_TOOLS``, or ``hardhat-network`` of a checkout."""
     return Path(os.environ.get("FL_NODE_CHAIN_TOOLS") or _ROOT / "hardhat-network")
 
 
@@ -118,7 +118,7 @@ def find_tool(name: str) -> list[str]:
         return [path]
     raise UsageError(
         f"got no {name}; expected it in {modules}, on the PATH, or in {variable}; "
-        f"run `npm ci --prefix {chain_tools()}` (Node 20 or newer), or install {name}"
+        f"run `npm install --no-save --prefix {chain_tools()}` (Node 20 or newer), or install {name}"
     )
 
 

@@ -76,7 +76,7 @@ def compile_artifact(given: dict[str, Any], solc: Path = SOLC) -> dict[str, Any]
         SystemExit: the compiler is missing or refuses the sources.
     """
     if not NODE_MODULES.is_dir():
-        raise SystemExit("the compiler is not installed; run `npm ci --prefix hardhat-network`")
+        raise SystemExit("the compiler is not installed; run `npm install --no-save --prefix hardhat-network`")
     version = subprocess.run([str(solc), "--version"], check=True, capture_output=True, text=True).stdout
     run = subprocess.run(
         [str(solc), "--standard-json"], input=json.dumps(given), check=True, capture_output=True, text=True

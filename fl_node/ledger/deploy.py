@@ -75,7 +75,9 @@ def compile_artifact(solc: Path) -> Artifact:
     except ImportError as cause:
         raise UsageError("compiling needs py-solc-x; run `pip install 'fl-node[compile]'`") from cause
     if not solc.is_file():
-        raise UsageError(f"no compiler at {solc}; run `npm ci --prefix hardhat-network`, or leave out --compile")
+        raise UsageError(
+            f"no compiler at {solc}; run `npm install --no-save --prefix hardhat-network`, or leave out --compile"
+        )
     source = json.loads((resources.files("fl_node.ledger") / "artifact" / f"{NAME}.input.json").read_text("utf-8"))
     try:
         output: dict[str, Any] = solcx.compile_standard(source, solc_binary=str(solc))

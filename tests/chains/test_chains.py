@@ -103,7 +103,7 @@ def test_a_taken_port_is_refused() -> None:
 def test_a_missing_tool_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FL_NODE_CHAIN_TOOLS", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match="npm ci --prefix"):
+    with pytest.raises(UsageError, match="npm install --no-save --prefix"):
         DevChain.start("anvil")
 
 

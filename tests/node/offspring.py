@@ -87,7 +87,7 @@ def _child(
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, number)
         os.close(descriptor)
-    sys.stdin = open(os.devnull)
+    sys.stdin = Path(os.devnull).open()  # noqa: SIM115
     os.environ.update(environment)
     from fl_node.__main__ import main
 
@@ -151,7 +151,7 @@ def die(where: str, sequence: int, after: bool = True) -> None:
         "outbox": (Outbox, "store", lambda g, m, f: g[2] == label),
         "broadcast": (Sender, "_broadcast", lambda g, m, f: g[1].label == label),
         "receipt": (Sender, "_mined", lambda g, m, f: g[1].label == label and f is not None),
-        "finish": (Journal, "finish", lambda g, m, f: (g[0].last() or Journal).sequence == sequence),
+        "finish": (Journal, "finish", lambda g, m, f: (g[0].load() or g[0].last()).sequence == sequence),
         "announced": (Sender, "_broadcast", lambda g, m, f: g[1].label.startswith("announce")),
     }
     owner, name, now = places[where]

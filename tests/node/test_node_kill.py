@@ -66,7 +66,7 @@ def test_killed_at_a_step_and_started_again(federation: Consortium, step: str, a
 
 def test_killed_again_and_again(federation: Consortium, tmp_path: Path) -> None:
     made = found(tmp_path, federation.chain, 1, rounds={"planned": 3, "linger_s": 0.0})
-    for step, sequence in (("publish_weights", 1), ("broadcast", 1), ("train", 2), ("outbox", 3), ("record", 3)):
+    for step, sequence in (("publish_weights", 1), ("broadcast", 1), ("train", 2), ("outbox", 3)):
         assert made.run(1, fault="die", given=(step, sequence)).wait() == -signal.SIGKILL
     assert made.run(1, fault="die", given=("receipt", 4)).wait() == -signal.SIGKILL
     assert made.run(1).wait() == 0
