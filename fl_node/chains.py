@@ -85,7 +85,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def chain_tools() -> Path:
-    """Folder where `npm install` puts the pinned tools: ``FL_NODE_CHAIN_TOOLS``, or ``hardhat-network`` of a checkout."""
+    """Folder of the pinned chain tools: ``FL_NODE_CHAIN_TOOLS``, or ``hardhat-network`` of a checkout."""
     return Path(os.environ.get("FL_NODE_CHAIN_TOOLS") or _ROOT / "hardhat-network")
 
 
