@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fl_node.config import NodeConfig
 from fl_node.errors import SpecError
+from fl_node.ledger.abi import address_bytes
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.rpc import RpcReader
 from fl_node.ledger.transport import Rpc
@@ -40,6 +41,12 @@ def deployed(config: NodeConfig) -> tuple[Federation, Deployment]:
             "your coordinator, or write it with scripts/deploy_contract.py"
         )
     deployment = federation.deployment
+    try:
+        address_bytes(deployment.contract)
+    except ValueError as cause:
+        raise SpecError(
+            f"{config.federation}: deployment.contract: {cause}; ask your coordinator for the file"
+        ) from cause
     if config.rpc:
         deployment = deployment.model_copy(update={"rpc": config.rpc})
     return federation, deployment

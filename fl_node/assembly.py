@@ -27,6 +27,7 @@ from fl_node.errors import (
     SpecError,
     StoreFull,
     StoreUnreachable,
+    UsageError,
     WrongLedger,
 )
 from fl_node.journal import Journal
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 GENESIS_LABEL = "genesis"
 _MAX_GENESIS_BYTES = 1 << 40
+_WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 (to refuse announcing them)
 
 
 @contextmanager
@@ -60,6 +62,11 @@ def assembled(
     """
     with ExitStack() as stack:
         federation, deployment = deployed(config)
+        if not config.endpoint and config.host in _WILDCARDS:
+            raise UsageError(
+                f"host = {config.host} listens everywhere, but is no address that others can ask; say with --endpoint "
+                "at which URL they reach this peer"
+            )
         state = _state_folder(config.state_path)
         self_test()
         signer = keys.load(config.key_path, password if password is not None else _password(config))

@@ -9,15 +9,18 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 
 from fl_node.cli.settings import settings_of
 from fl_node.cli.text import safe
 from fl_node.node import run as run_node
-from fl_node.progress import Event
+from fl_node.progress import Emit, Event
 
 INTERRUPTED = 130
+#: What a peer is doing now; on a terminal the last one stays in view and turns into no line of its own.
+_DOING = frozenset({"training", "waiting", "ready"})
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,15 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, asked)
 
-    def tell(event: Event) -> None:
-        # That nobody listens any more is no reason to stop taking part.
-        with suppress(BrokenPipeError):
-            if arguments.json:
-                print(json.dumps({"kind": event.kind, "text": event.text, **event.detail}), flush=True)
-            else:
-                print(f"{time.strftime('%H:%M:%S')} {safe(event.text)}", file=sys.stderr, flush=True)
-
-    ended = run_node(settings_of(arguments), tell, stop)
+    config = settings_of(arguments)
+    with ExitStack() as stack:
+        tell = stack.enter_context(_screen()) if not arguments.json and sys.stderr.isatty() else _lines(arguments.json)
+        ended = run_node(config, tell, stop)
+    tell = _lines(arguments.json)
     summary = (
         f"peer {ended.peer}: {ended.sequence} updates, {'closed' if ended.closed else 'stopped'} at round {ended.round}"
     )
@@ -65,3 +64,37 @@ def run(arguments: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def _lines(as_json: bool) -> Emit:
+    """One line an event: JSON on stdout, or words on stderr."""
+
+    def tell(event: Event) -> None:
+        # That nobody listens any more is no reason to stop taking part.
+        with suppress(BrokenPipeError):
+            if as_json:
+                print(json.dumps({"kind": event.kind, "text": event.text, **event.detail}), flush=True)
+            else:
+                print(f"{time.strftime('%H:%M:%S')} {safe(event.text)}", file=sys.stderr, flush=True)
+
+    return tell
+
+
+@contextmanager
+def _screen() -> Iterator[Emit]:
+    """On a terminal: what is done scrolls by, what is being done stays below it with a clock."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, highlight=False, markup=False)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def tell(event: Event) -> None:
+            text = safe(event.text)
+            if event.kind not in _DOING:
+                progress.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False)
+            progress.reset(task, description=text, total=None)
+
+        yield tell
