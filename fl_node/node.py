@@ -15,6 +15,7 @@ from fl_node.peer import Moved, Peer, Stopped
 from fl_node.prefix import UpdateEntry
 from fl_node.progress import Emit, Ended, Event
 from fl_node.records import Flag, Update, UpdateRef
+from fl_node.retention import collect, oldest_kept
 from fl_node.round import Goal, play_round
 from fl_node.supply import obtain, verified_tensors
 
@@ -84,6 +85,8 @@ def take_part(peer: Peer, endpoint: str, config: NodeConfig) -> None:
             update = patience.through(play_round, peer, goal)
             peer.emit(_recorded_event(peer, update))
             patience.through(settle, peer, update.sequence, poll_s)
+            if not config.archive:
+                tidy(peer)
             setbacks = 0
         except (Moved, EntryRejected) as error:
             setbacks += 1
@@ -125,6 +128,19 @@ def settle(peer: Peer, sequence: int, poll_s: float) -> None:
     if peer.prefix.sequence(peer.number) < sequence:
         with peer.watch.phase("wait"):
             catch_up(peer, poll_s)
+
+
+def tidy(peer: Peer) -> None:
+    """Delete content beyond the spec's retention. That it could not be done is told, and stops nothing."""
+    with peer.watch.phase("tidy"):
+        try:
+            gone = collect(peer.spec, peer.prefix, peer.store)
+        except ContentError as error:
+            peer.emit(Event("untidy", f"could not delete old content: {error}", {}))
+            return
+    if gone.cids:
+        text = f"deleted {len(gone.cids)} files of rounds before {oldest_kept(peer.spec, peer.prefix)}"
+        peer.emit(Event("tidied", text, {"files": len(gone.cids), "freed_bytes": gone.freed_bytes}))
 
 
 def announce(peer: Peer, endpoint: str, poll_s: float) -> None:

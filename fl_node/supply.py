@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fl_node.content.cid import Cid
+from fl_node.content.endpoints import Endpoint, parse_endpoint
 from fl_node.content.protocol import Held
 from fl_node.content.unixfs import Buffer
 from fl_node.errors import (
@@ -93,7 +95,7 @@ def cid_of_update(update: Update) -> Cid:
     return Cid("dag-pb" if update.flags & Flag.DAG_PB else "raw", update.content)
 
 
-def providers(prefix: Prefix, ref: UpdateRef, own: int) -> tuple[str, ...]:
+def providers(prefix: Prefix, ref: UpdateRef, own: int) -> tuple[Endpoint, ...]:
     """Endpoints that may have an update's bytes: its publisher, then who merged it, then every other active peer."""
     numbers = [ref.peer]
     others: list[int] = []
@@ -101,11 +103,14 @@ def providers(prefix: Prefix, ref: UpdateRef, own: int) -> tuple[str, ...]:
         latest = prefix.latest(facts.number)
         merged = latest is not None and any(parent.ref == ref and parent.share_ppm for parent in latest.parents)
         (numbers if merged else others).append(facts.number)
-    endpoints: dict[str, None] = {}
+    endpoints: dict[Endpoint, None] = {}
     for number in (*numbers, *others):
         facts = prefix.peer(number)
-        if number != own and facts.announcement is not None and (facts.active or number == ref.peer):
-            endpoints.setdefault(facts.announcement.endpoint)
+        if number == own or facts.announcement is None or not (facts.active or number == ref.peer):
+            continue
+        said = facts.announcement
+        with suppress(ContentUnavailable):  # no endpoint at all is nobody to ask
+            endpoints.setdefault(parse_endpoint(said.endpoint, said.tls_pin if any(said.tls_pin) else b""))
     return tuple(endpoints)
 
 

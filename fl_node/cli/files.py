@@ -12,6 +12,7 @@ from fl_node.cli.settings import settings_of
 from fl_node.content.factory import open_store
 from fl_node.content.unixfs import cid_of
 from fl_node.errors import UsageError
+from fl_node.retention import collect, oldest_kept
 
 
 def cid(arguments: argparse.Namespace) -> int:
@@ -39,21 +40,21 @@ def gc(arguments: argparse.Namespace) -> int:
             "this peer is an archive (archive = true), which keeps everything; pass --no-archive to collect"
         )
     with viewing(config) as view:
-        keep = view.federation.spec.content.retention_rounds
-        oldest = view.prefix.highest_round - keep + 1
+        spec, prefix = view.federation.spec, view.prefix
+    oldest = oldest_kept(spec, prefix)
     store = open_store(config.content, config.state_path / "content", config.ipfs_api)
     try:
-        done = store.gc(max(0, oldest), dry_run=arguments.dry_run)
+        done = collect(spec, prefix, store, dry_run=arguments.dry_run)
     finally:
         store.close()
     if arguments.json:
         told = {
-            "oldest_round_kept": max(0, oldest),
+            "oldest_round_kept": oldest,
             "freed_bytes": done.freed_bytes,
             "cids": [str(c) for c in done.cids],
         }
         print(json.dumps({**told, "dry_run": arguments.dry_run}, indent=1))
     else:
         would = "would free" if arguments.dry_run else "freed"
-        print(f"{would} {done.freed_bytes:,} bytes in {len(done.cids)} files of rounds before {max(0, oldest)}")
+        print(f"{would} {done.freed_bytes:,} bytes in {len(done.cids)} files of rounds before {oldest}")
     return 0

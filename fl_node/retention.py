@@ -1,0 +1,38 @@
+"""How long content is kept: the spec's rounds, and whatever may still be merged or asked for as a final model."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from fl_node.content.protocol import Collected, ContentStore
+from fl_node.errors import ContentUnavailable
+from fl_node.prefix import Prefix
+from fl_node.spec import Spec
+from fl_node.supply import cid_of_update
+
+LATEST_LABEL = "latest"
+
+
+def oldest_kept(spec: Spec, prefix: Prefix) -> int:
+    """The first round whose content is still to be kept; 0 while everything is."""
+    return max(0, prefix.highest_round - spec.content.retention_rounds + 1)
+
+
+def collect(spec: Spec, prefix: Prefix, store: ContentStore, *, dry_run: bool = False) -> Collected:
+    """Delete what the federation's retention no longer asks for.
+
+    A slow peer's latest update may be many rounds old and still a candidate, and a closing update is somebody's final
+    model; both count as of now, however old their round.
+
+    Raises:
+        ContentError: the store does not answer, or cannot be written.
+    """
+    oldest = oldest_kept(spec, prefix)
+    if not oldest:
+        return Collected((), 0)
+    for facts in prefix.peers():
+        for entry in {prefix.latest(facts.number), prefix.trained(facts.number)} - {None}:
+            if entry is not None and facts.active:
+                with suppress(ContentUnavailable):
+                    store.pin(cid_of_update(entry.update), LATEST_LABEL, prefix.highest_round)
+    return store.gc(oldest, dry_run=dry_run)

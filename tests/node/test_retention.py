@@ -1,0 +1,60 @@
+"""What is deleted after a while, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from fl_node.content.cid import Cid
+from fl_node.content.memory import MemoryStore
+from fl_node.ledger.index import LedgerIndex
+from fl_node.ledger.memory import MemoryChain, memory_account
+from fl_node.prefix import Prefix
+from fl_node.records import Flag, Member, Update
+from fl_node.retention import collect, oldest_kept
+from fl_node.spec import ContentSpec, Spec
+
+SPEC = Spec(content=ContentSpec(retention_rounds=3))
+
+
+def update(cid: Cid, sequence: int, round_number: int, seen: int) -> Update:
+    return Update(
+        content=cid.digest, flags=Flag(0), weights=bytes(32), base=bytes(32), report=bytes(32), seen=seen,
+        seen_root=bytes(32), sequence=sequence, round=round_number, score_ppm=0, base_score_ppm=0, train_samples=1,
+        test_samples=1, rule=0,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def federation() -> tuple[Prefix, MemoryStore, dict[str, Cid]]:
+    """A fast peer at round 9, a slow one still at round 1, and the fast one's content of every round."""
+    members = [Member(memory_account(number), f"site-{number}") for number in (1, 2)]
+    chain, store, cids = MemoryChain(members), MemoryStore(), {}
+    fast, slow = (chain.ledger(member.account) for member in members)
+    for number in range(1, 10):
+        cids[f"fast {number}"] = store.add(f"fast {number}".encode(), label="own", round=number)
+        fast.publish(update(cids[f"fast {number}"], number, number, fast.head().size), ())
+        if number == 1:
+            cids["slow 1"] = store.add(b"slow 1", label="fetched", round=1)
+            slow.publish(update(cids["slow 1"], 1, 1, slow.head().size), ())
+    cids["genesis"] = store.add(b"genesis", label="genesis")
+    index = LedgerIndex(":memory:", fast)
+    index.sync()
+    return Prefix(index.entries()), store, cids
+
+
+def test_rounds_beyond_retention_go_and_what_can_still_be_merged_stays(
+    federation: tuple[Prefix, MemoryStore, dict[str, Cid]],
+) -> None:
+    prefix, store, cids = federation
+    assert oldest_kept(SPEC, prefix) == 7
+    gone = collect(SPEC, prefix, store)
+    assert set(gone.cids) == {cids[f"fast {number}"] for number in range(1, 7)}
+    for kept in ("fast 7", "fast 8", "fast 9", "slow 1", "genesis"):
+        assert store.has(cids[kept]), kept
+    assert collect(SPEC, prefix, store).cids == ()
+
+
+def test_nothing_goes_while_all_rounds_are_kept(federation: tuple[Prefix, MemoryStore, dict[str, Cid]]) -> None:
+    prefix, store, cids = federation
+    assert collect(Spec(), prefix, store).cids == ()
+    assert all(store.has(cid) for cid in cids.values())
