@@ -24,7 +24,7 @@ class Recipe:
 
 
 RECIPES = {
-    "digits": Recipe((64,), 10, "accuracy", 0.5, 16, 3),
+    "digits": Recipe((64,), 10, "accuracy", 0.3, 16, 3),
     "mnist": Recipe((28, 28), 10, "accuracy", 0.1, 64, 1),
     "fashion-mnist": Recipe((28, 28), 10, "accuracy", 0.1, 64, 1),
     "credit-default": Recipe((33,), 2, "auc", 0.05, 64, 1, class_weights=True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +14,9 @@ from rich.table import Table
 
 from fl_node.demo.result import DemoResult
 from fl_node.progress import Event
+
+#: Parts of a demo's wall time; every other phase is the mean over peers.
+WHOLE = ("total", "setup", "federation", "baselines")
 
 
 def percent(ppm: float | None) -> str:
@@ -137,11 +140,18 @@ def show_result(console: Console, result: DemoResult) -> None:
         ("root", "0x" + result.root),
         ("contract", f"{result.contract} (chain {result.chain_id})"),
         ("content", f"{mebibytes(result.bytes['published'])} published, {mebibytes(result.bytes['fetched'])} fetched"),
-        ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())),
+        ("seconds", ", ".join(f"{name} {result.seconds[name]:.1f}" for name in WHOLE)),
+        ("a peer", _phases(result.seconds)),
         ("federation", result.federation_file),
     ]
     for name, text in facts:
         console.print(f"[bold]{name:<11}[/bold]{text}", highlight=False, soft_wrap=True)
+
+
+def _phases(seconds: Mapping[str, float]) -> str:
+    """What a peer spent its time on, the longest first; what took less than a millisecond is left out."""
+    spent = sorted(((value, name) for name, value in seconds.items() if name not in WHOLE), reverse=True)
+    return ", ".join(f"{name} {value * 1000:.0f} ms" for value, name in spent if value >= 0.001)
 
 
 def _share(value: float | None) -> str:
