@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fl_node.config import NodeConfig
-from fl_node.errors import SpecError
+from fl_node.errors import ChainUnavailable, InconsistentLog, LedgerError, SpecError, WrongLedger
 from fl_node.ledger.abi import address_bytes
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.rpc import RpcReader
@@ -62,9 +62,18 @@ def viewing(config: NodeConfig) -> Iterator[View]:
     federation, deployment = deployed(config)
     reader = RpcReader(deployment, federation.digest, Rpc(deployment.rpc))
     try:
-        path = Path(config.federation)
-        with LedgerIndex(path.with_name(f"{path.name}.index.sqlite"), reader, federation.spec.rounds.depth) as index:
+        with _index(Path(config.federation), reader, federation.spec.rounds.depth) as index:
             index.sync()
             yield View(federation, deployment, reader, index, Prefix(index.entries()))
     finally:
         reader.close()
+
+
+def _index(file: Path, reader: RpcReader, depth: int) -> LedgerIndex:
+    """The index beside the federation file, or in memory where none can be kept there: reading needs no rights."""
+    try:
+        return LedgerIndex(file.with_name(f"{file.name}.index.sqlite"), reader, depth)
+    except (WrongLedger, ChainUnavailable, InconsistentLog):
+        raise
+    except LedgerError:
+        return LedgerIndex(":memory:", reader, depth)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fl_node import keys
 from fl_node.access import deployed
-from fl_node.config import NodeConfig
+from fl_node.config import WILDCARDS, NodeConfig
 from fl_node.content.cid import Cid
 from fl_node.content.factory import open_store
 from fl_node.content.fetch import Fetcher
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 GENESIS_LABEL = "genesis"
 _MAX_GENESIS_BYTES = 1 << 40
-_WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 (to refuse announcing them)
 
 
 @contextmanager
@@ -62,7 +61,7 @@ def assembled(
     """
     with ExitStack() as stack:
         federation, deployment = deployed(config)
-        if not config.endpoint and config.host in _WILDCARDS:
+        if not config.endpoint and config.host in WILDCARDS:
             raise UsageError(
                 f"host = {config.host} listens everywhere, but is no address that others can ask; say with --endpoint "
                 "at which URL they reach this peer"

@@ -18,6 +18,8 @@ from fl_node.spec import Table, validated
 
 ENV_PREFIX = "FL_NODE_"
 FILE_NAME = "node.toml"
+#: Addresses to listen on that nobody can ask.
+WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104
 
 Seconds = Annotated[float, Field(gt=0.0, le=86_400.0)]
 

@@ -7,17 +7,18 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from fl_node.access import deployed
-from fl_node.config import NodeConfig
+from fl_node.config import WILDCARDS, NodeConfig
+from fl_node.content.endpoints import parse_endpoint
 from fl_node.content.factory import open_store
 from fl_node.content.gateway import Gateway
 from fl_node.content.memory import MemoryStore
-from fl_node.errors import FlNodeError
+from fl_node.errors import FlNodeError, PortTaken
 from fl_node.ledger.deploy import check_code
 from fl_node.ledger.rpc import RpcReader
 from fl_node.ledger.transport import Rpc
@@ -110,11 +111,25 @@ def _content(config: NodeConfig) -> Iterator[Finding]:
             "free some space, or make the folder writable" if config.content == "embedded" else "start the IPFS daemon"
         )
         yield _checked("content store", lambda: _try_store(config, folder), mend)[0]
-    mend = "another process has the port: stop it, or choose another with --port"
-    yield _checked("gateway port", lambda: Gateway(MemoryStore(), config.host, config.port).close(), mend)[0]
-    if config.endpoint:
-        mend = "the announced URL must reach this peer's gateway from outside: check proxy, DNS and firewall"
-        yield _checked("endpoint", lambda: _reach(config.endpoint), mend)[0]
+    # While one tries the port, it can be reached from outside as it will be by the others.
+    with ExitStack() as stack:
+        mend = "another process has the address, or it is not this machine's: stop it, or choose with --host and --port"
+        yield _checked("gateway port", lambda: _listen(config, stack), mend)[0]
+        if config.endpoint:
+            mend = "the announced URL must reach this peer's gateway from outside: check the URL, proxy, DNS, firewall"
+            yield _checked("endpoint", lambda: _reach(config.endpoint), mend)[0]
+
+
+def _listen(config: NodeConfig, stack: ExitStack) -> str:
+    try:
+        gateway = stack.enter_context(Gateway(MemoryStore(), config.host, config.port))
+    except PortTaken:
+        if config.port and config.host not in WILDCARDS:
+            host = f"[{config.host}]" if ":" in config.host else config.host
+            with suppress(FlNodeError):
+                return f"in use by a gateway that {_reach(f'http://{host}:{config.port}')}: is this peer running?"
+        raise
+    return f"free: {gateway.endpoint}"
 
 
 def _try_store(config: NodeConfig, folder: Path) -> str:
@@ -130,18 +145,21 @@ def _try_store(config: NodeConfig, folder: Path) -> str:
     return "wrote and read back a probe"
 
 
-def _reach(endpoint: str) -> str:
-    parts = urlsplit(endpoint)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=5.0)
+def _reach(url: str) -> str:
+    """Ask for what every gateway has: the block of no bytes."""
+    endpoint = parse_endpoint(url)
+    kind = http.client.HTTPSConnection if endpoint.scheme == "https" else http.client.HTTPConnection
+    connection = kind(endpoint.host, endpoint.port, timeout=5.0)
     try:
-        connection.request("GET", "/healthz")
+        connection.request("GET", "/ipfs/bafkqaaa?format=raw")
         status = connection.getresponse().status
-    except OSError as cause:
-        raise FlNodeError(f"{endpoint} does not answer: {cause} (it answers only while `fl-node run` runs)") from cause
+    except (OSError, http.client.HTTPException, ValueError) as cause:
+        raise FlNodeError(f"{url} does not answer: {cause or type(cause).__name__}") from cause
     finally:
         connection.close()
-    return f"answers with status {status}"
+    if status != 200:
+        raise FlNodeError(f"{url} answers with status {status}; expected 200, as a content gateway would")
+    return f"answers at {url}"
 
 
 def _disk(config: NodeConfig) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING
 from fl_node.access import View, viewing
 from fl_node.assembly import load_genesis
 from fl_node.config import NodeConfig, load_config
+from fl_node.content.cid import Cid
 from fl_node.content.factory import open_store
 from fl_node.content.fetch import Fetcher
 from fl_node.content.memory import MemoryStore
 from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import Buffer
-from fl_node.errors import ContentUnavailable, UsageError
+from fl_node.errors import ContentError, ContentUnavailable, MalformedWeights, UsageError
 from fl_node.merging import weights
 from fl_node.merging.weights import Tensors
 from fl_node.prefix import Prefix, UpdateEntry
@@ -35,8 +37,9 @@ class Obtained:
     tensors: Tensors
 
 
-def choose(prefix: Prefix, at: str) -> UpdateEntry:
-    """The update that ``at`` names: ``3#12``, ``latest`` (newest entry) or ``final`` (newest closing update).
+def choose(prefix: Prefix, at: str) -> list[UpdateEntry]:
+    """The updates that ``at`` names, the most wanted first: ``3#12`` is one; ``latest`` are the peers' latest updates
+    and ``final`` their closing ones, newest entry first.
 
     Raises:
         UsageError: none such.
@@ -44,7 +47,7 @@ def choose(prefix: Prefix, at: str) -> UpdateEntry:
     peer, hash_sign, sequence = at.partition("#")
     if hash_sign and peer.isdecimal() and sequence.isdecimal():
         try:
-            return prefix.update(UpdateRef(int(peer), int(sequence)))
+            return [prefix.update(UpdateRef(int(peer), int(sequence)))]
         except LookupError as cause:
             raise UsageError(f"--at {at}: {cause}; `fl-node log` lists the updates") from cause
     if at not in ("latest", "final"):
@@ -57,11 +60,12 @@ def choose(prefix: Prefix, at: str) -> UpdateEntry:
             "no peer has closed yet; --at latest takes a model under way" if at == "final" else "nothing is published"
         )
         raise UsageError(f"--at {at}: {hint}")
-    return max(candidates, key=lambda entry: entry.index)
+    return sorted(candidates, key=lambda entry: -entry.index)
 
 
 def obtain_model(view: View, at: str, stores: Sequence[ContentStore] = ()) -> Obtained:
-    """Fetch and verify a model, from the given stores first, then from the peers' gateways.
+    """Fetch and verify the first model of those that ``at`` names which somebody has: each from the given stores, then
+    from the peers' gateways.
 
     Raises:
         UsageError: no such update.
@@ -69,25 +73,44 @@ def obtain_model(view: View, at: str, stores: Sequence[ContentStore] = ()) -> Ob
         ContentMismatch, MalformedWeights: what the publisher put there is not what the ledger names.
     """
     spec, prefix = view.federation.spec, view.prefix
-    entry = choose(prefix, at)
+    wanted = choose(prefix, at)
     scratch = MemoryStore()
     with Fetcher(spec.content.allow_networks, timeout_s=spec.content.fetch_timeout_s) as fetcher:
         genesis = load_genesis(view.federation, prefix, scratch, fetcher)
         schema = weights.schema_of(genesis)
-        cid, most = cid_of_update(entry.update), weights.encoded_size(schema)
-        for store in stores:
+        for entry in wanted:
+            try:
+                data = _bytes_of(entry, prefix, stores, fetcher, weights.encoded_size(schema))
+                return Obtained(entry, data, verified_tensors(data, entry, prefix, schema))
+            except (ContentError, MalformedWeights):
+                if entry is wanted[-1]:
+                    raise
+    raise AssertionError("unreachable: the last one returns or raises")
+
+
+def _bytes_of(
+    entry: UpdateEntry, prefix: Prefix, stores: Sequence[ContentStore], fetcher: Fetcher, most: int
+) -> Buffer:
+    cid = cid_of_update(entry.update)
+    data = _kept(stores, cid, most)
+    if data is not None:
+        return data
+    endpoints = providers(prefix, entry.ref, own=0)
+    if not endpoints:
+        raise ContentUnavailable(
+            f"no peer has announced where it serves content, so {entry.ref} ({cid}) cannot be fetched; "
+            "try again when a peer is up, or name the state folder of one with --state"
+        )
+    return fetcher.fetch(cid, most, endpoints)
+
+
+def _kept(stores: Sequence[ContentStore], cid: Cid, most: int) -> Buffer | None:
+    """The bytes from the first store that has them undamaged."""
+    for store in stores:
+        with suppress(ContentError):
             if store.has(cid):
-                data: Buffer = store.get(cid, most)
-                break
-        else:
-            endpoints = providers(prefix, entry.ref, own=0)
-            if not endpoints:
-                raise ContentUnavailable(
-                    f"no peer has announced where it serves content, so {entry.ref} ({cid}) cannot be fetched; "
-                    "try again when a peer is up, or name the state folder of one with --state"
-                )
-            data = fetcher.fetch(cid, most, endpoints)
-    return Obtained(entry, data, verified_tensors(data, entry, prefix, schema))
+                return store.get(cid, most)
+    return None
 
 
 def load_model(federation: str | Path, at: str = "final", *, rpc: str = "", state: str | Path = "") -> torch.nn.Module:
@@ -95,7 +118,7 @@ def load_model(federation: str | Path, at: str = "final", *, rpc: str = "", stat
 
     Args:
         federation: the deployed federation file.
-        at: ``3#12``, ``latest`` or ``final``.
+        at: ``3#12``, ``latest`` or ``final``: the newest (closing) model that somebody has.
         rpc: JSON-RPC endpoint; empty takes the file's hint.
         state: a peer's state folder to look for the bytes first; empty asks the peers' gateways only.
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from fl_node import keys
 from fl_node.access import deployed
 from fl_node.cli.settings import settings_of
-from fl_node.errors import UsageError
+from fl_node.errors import StoreFull, UsageError
 from fl_node.ledger.abi import address_bytes, checksum_address
+from fl_node.ledger.codec import encode_site
 from fl_node.ledger.protocol import Receipt
 from fl_node.ledger.rpc import RpcLedger
 from fl_node.records import Role
@@ -23,6 +24,10 @@ _ROLES = {"publish": Role.PUBLISH, "attest": Role.ATTEST, "read": Role.READ}
 def admit(arguments: argparse.Namespace) -> int:
     """Admit a peer; the ledger's owner does."""
     account, roles = _account(arguments.account), _roles(arguments.roles)
+    try:
+        encode_site(arguments.site)
+    except ValueError as cause:
+        raise UsageError(f"--site {arguments.site}: {cause}") from cause
     with _writing(arguments) as ledger:
         receipt = ledger.admit(account, arguments.site, roles)
         number = ledger.peer_of(account)
@@ -46,7 +51,12 @@ def _writing(arguments: argparse.Namespace) -> Iterator[RpcLedger]:
         config.key_path, keys.read_password(Path(config.password_file) if config.password_file else None)
     )
     signer.check_chain(deployment.chain_id)
-    config.state_path.mkdir(parents=True, exist_ok=True)
+    try:
+        config.state_path.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise StoreFull(
+            f"cannot make the state folder {config.state_path}: {cause.strerror}; name another with --state"
+        ) from cause
     ledger = RpcLedger(deployment, federation.digest, signer, config.state_path)
     try:
         ledger.recover()

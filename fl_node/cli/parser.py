@@ -133,4 +133,4 @@ def _demo(command: Command) -> None:
 
 def _doctor(command: Command) -> None:
     sub = command("doctor", "check chain, code, spec, balance, content, disk and clock; say how to mend each")
-    _settings(sub, "federation", "state", "rpc", "key", "content", "ipfs_api", "host", "port", "data_dir")
+    _settings(sub, "federation", "state", "rpc", "key", "content", "ipfs_api", "host", "port", "endpoint", "data_dir")

@@ -16,16 +16,20 @@ from rich.table import Table
 from fl_node.access import View, viewing
 from fl_node.cli.settings import settings_of
 from fl_node.cli.text import safe
+from fl_node.config import NodeConfig
 from fl_node.content.cid import Cid
 from fl_node.errors import ContentError, UsageError
-from fl_node.prefix import Prefix, UpdateEntry
+from fl_node.prefix import PeerFacts, Prefix, UpdateEntry
 from fl_node.records import Entry, UpdateObjected, UpdatePublished, UpdateRef, UpdatesAttested
 from fl_node.supply import cid_of_update
+
+_NOTHING = "00" * 32
 
 
 def status(arguments: argparse.Namespace) -> int:
     """Where the federation stands, and what this peer has done if the state folder says who it is."""
-    with viewing(settings_of(arguments)) as view:
+    config = settings_of(arguments)
+    with viewing(config) as view:
         prefix, spec = view.prefix, view.federation.spec
         members = [facts for facts in prefix.peers() if facts.active]
         latest = {facts.number: prefix.latest(facts.number) for facts in members}
@@ -42,12 +46,36 @@ def status(arguments: argparse.Namespace) -> int:
             "closed": sum(1 for entry in latest.values() if entry is not None and entry.final),
             "orphaned_entries": len(view.index.orphans()),
             "seconds_since_last_entry": _age(prefix),
+            "this_peer": _this_peer(config, prefix),
         }
         if arguments.json:
             _print_json(told)
         else:
             _pairs({key.replace("_", " "): value for key, value in told.items()})
     return 0
+
+
+def _this_peer(config: NodeConfig, prefix: Prefix) -> dict[str, Any] | None:
+    """The member whose key is in the state folder; ``None`` without a key, or if it is no member."""
+    try:
+        address = "0x" + str(json.loads(config.key_path.read_text())["address"]).removeprefix("0x")
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    facts = prefix.peer_of(address)
+    if facts is None:
+        return None
+    last = prefix.latest(facts.number)
+    return {
+        "peer": facts.number,
+        "site": facts.site,
+        "state": _state(facts, last),
+        "round": last.round if last else 0,
+        "updates": prefix.sequence(facts.number),
+    }
+
+
+def _state(facts: PeerFacts, last: UpdateEntry | None) -> str:
+    return "retired" if not facts.active else "closed" if last and last.final else "active"
 
 
 def log(arguments: argparse.Namespace) -> int:
@@ -100,7 +128,7 @@ def peers(arguments: argparse.Namespace) -> int:
                     "peer": facts.number,
                     "site": facts.site,
                     "account": facts.account,
-                    "state": "retired" if not facts.active else "closed" if last and last.final else "active",
+                    "state": _state(facts, last),
                     "round": last.round if last else 0,
                     "updates": view.prefix.sequence(facts.number),
                     "score_ppm": last.update.score_ppm if last else None,
@@ -165,7 +193,8 @@ def _words(entry: Entry) -> str:
         case UpdatesAttested() as body:
             pairs = (f"{UpdateRef(i.peer, i.sequence)} {i.score_ppm / 10_000:.2f} %" for i in body.items)
             return f"peer {body.peer} attests {', '.join(pairs)}"
-    return ", ".join(f"{key}={value}" for key, value in _plain(entry.body).items())
+    told = {key: value for key, value in _plain(entry.body).items() if value not in ("", _NOTHING)}
+    return ", ".join(f"{key}={value}" for key, value in told.items())
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:
@@ -202,6 +231,10 @@ def _pairs(told: Mapping[str, Any]) -> None:
         if isinstance(value, list):
             items = (", ".join(f"{k}={v}" for k, v in i.items()) if isinstance(i, dict) else str(i) for i in value)
             value = "; ".join(items)
+        elif isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        elif value is None:
+            value = "-"
         print(f"{key:<{width}}  {safe(str(value))}")
 
 

@@ -1,0 +1,333 @@
+"""Every command, as text and as JSON, on the folder that a finished demo left, with its chain started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Finished
+from consortium import free_port
+from offspring import Run
+
+from fl_node.chains import FUNDERS, call, set_balance
+from fl_node.content.gateway import Gateway
+from fl_node.content.memory import MemoryStore
+from fl_node.keys import load, store
+from fl_node.merging import weights
+from fl_node.models import load_model
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+
+def test_status(finished: Finished) -> None:
+    told = finished.json("status", "--state", finished.state("b"))
+    assert told["root"] == finished.result["root"] and told["entries"] == finished.result["entries"]
+    assert (told["members"], told["closed"], told["highest_round"]) == (3, 3, 3)
+    assert told["this_peer"] == {"peer": 2, "site": "site-b", "state": "closed", "round": 3, "updates": 3}
+    assert finished.json("status", "--federation", finished.file, "--state", "nowhere")["this_peer"] is None
+    text = finished.command("status", "--federation", finished.file).stdout
+    assert finished.result["root"] in text
+
+
+def test_log(finished: Finished) -> None:
+    text = finished.command("log", "--state", finished.state("a")).stdout.splitlines()
+    assert len(text) == finished.result["entries"]
+    assert "LedgerOpened" in text[0] and "UpdatePublished" in text[-1]
+    lines = finished.command("log", "--state", finished.state("a"), "--json").stdout.splitlines()
+    assert [json.loads(line)["index"] for line in lines] == list(range(finished.result["entries"]))
+    part = finished.command("log", "--state", finished.state("a"), "--from", "2", "--to", "4").stdout.splitlines()
+    assert part == text[2:4]
+    finished.command("log", "--state", finished.state("a"), "--from", "5", "--to", "4", code=2)
+
+
+def test_log_into_a_reader_that_stops(finished: Finished) -> None:
+    line = f"{sys.executable} -m fl_node log --state {finished.state('a')} | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    assert "LedgerOpened" in done.stdout and done.stdout.endswith("\n0\n")
+    assert done.stderr == ""
+
+
+def test_show(finished: Finished) -> None:
+    told = finished.json("show", "2#2", "--state", finished.state("a"))
+    assert told["update"] == "2#2" and told["site"] == "site-b"
+    assert [parent["peer"] for parent in told["parents"]] == [1, 2, 3]
+    assert sum(parent["share_ppm"] for parent in told["parents"]) == 1_000_000
+    assert told["merged_by"] == ["1#3", "2#3", "3#3"]
+    assert finished.json("show", told["cid"], "--state", finished.state("a")) == told
+    text = finished.command("show", "2#2", "--state", finished.state("a")).stdout
+    assert told["cid"] in text and "claims" in text
+
+
+@pytest.mark.parametrize("name", ["2#9", "9#1", "2#", "nonsense", "bafkqaaa", "Qm" + "a" * 44, "2#2x"])
+def test_show_what_is_not_there(finished: Finished, name: str) -> None:
+    run = finished.command("show", name, "--state", finished.state("a"), code=2)
+    assert name in run.stderr
+
+
+def test_peers(finished: Finished) -> None:
+    rows = finished.json("peers", "--state", finished.state("a"))
+    assert [row["site"] for row in rows] == ["site-a", "site-b", "site-c"]
+    assert {row["state"] for row in rows} == {"closed"} and {row["updates"] for row in rows} == {3}
+    text = finished.command("peers", "--state", finished.state("a"), COLUMNS="200").stdout
+    assert all(row["account"] in text and row["endpoint"] in text for row in rows)
+
+
+@pytest.mark.parametrize("at", ["final", "latest", "2#1"])
+def test_model(finished: Finished, tmp_path: Path, at: str) -> None:
+    out = tmp_path / "model.safetensors"
+    told = finished.json("model", "--state", finished.state("b"), "--at", at, "--out", out)
+    assert told["bytes"] == out.stat().st_size and told["final"] == (at != "2#1")
+    assert finished.json("cid", out)["cid"] == told["cid"]
+    tensors = weights.decode(out.read_bytes()).tensors
+    assert {array.dtype for array in tensors.values()} == {np.dtype(np.float32)}
+    again = finished.command("model", "--state", finished.state("b"), "--at", at, "--out", out, code=2)
+    assert "--force" in again.stderr
+    text = finished.command("model", "--state", finished.state("b"), "--at", at, "--out", out, "--force").stdout
+    assert "verified" in text and "claims" in text
+
+
+def test_model_opens_with_the_safetensors_library(finished: Finished, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    out = tmp_path / "model.safetensors"
+    finished.command("model", "--state", finished.state("b"), "--out", out)
+    ours = weights.decode(out.read_bytes()).tensors
+    theirs = load_file(out)
+    assert sorted(ours) == sorted(theirs)
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_model_that_nobody_has_or_that_is_not_there(finished: Finished, tmp_path: Path) -> None:
+    out = tmp_path / "model.safetensors"
+    run = finished.command("model", "--federation", finished.file, "--state", "nowhere", "--out", out, code=21)
+    assert "cannot be reached" in run.stderr and not out.exists()
+    finished.command("model", "--state", finished.state("b"), "--at", "7#1", "--out", out, code=2)
+    finished.command("model", "--state", finished.state("b"), "--at", "best", "--out", out, code=2)
+    finished.command("model", "--state", finished.state("b"), "--out", tmp_path / "no" / "such" / "folder", code=23)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_model_in_python(finished: Finished) -> None:
+    import torch
+
+    model = load_model(finished.file, state=finished.state("c"))
+    assert not model.training
+    with np.load(finished.folder / "test.npz") as arrays:
+        features, labels = sorted((arrays[name] for name in arrays), key=lambda array: -array.ndim)
+    with torch.inference_mode():
+        found = model(torch.from_numpy(features.astype(np.float32))).argmax(1).numpy()
+    assert float((found == labels).mean()) == pytest.approx(finished.result["accuracy"]["federated"][2])
+
+
+def test_cid(finished: Finished, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+    known = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
+    assert finished.command("cid", empty).stdout == known + "\n"
+    assert finished.json("cid", empty) == {"cid": known, "bytes": 0, "file": str(empty)}
+    finished.command("cid", tmp_path / "none", code=2)
+    finished.command("cid", tmp_path, code=2)
+
+
+def test_gc(finished: Finished) -> None:
+    folder = finished.state("c") / "content" / "objects"
+    before = sorted(path.name for path in folder.iterdir())
+    # Nothing is older than the retention of 20 rounds.
+    assert finished.json("gc", "--dry-run", "--state", finished.state("c"))["cids"] == []
+    (folder / before[0]).touch()
+    finished.command("gc", "--archive", "--state", finished.state("c"), code=2)
+    assert "freed" in finished.command("gc", "--state", finished.state("c")).stdout
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def _doctor(finished: Finished, *argv: object, code: int = 1) -> dict[str, tuple[str, str, str]]:
+    run = finished.command("doctor", "--state", finished.state("a"), "--json", *argv, code=code)
+    return {item["name"]: (item["result"], item["message"], item["mend"]) for item in json.loads(run.stdout)}
+
+
+def test_doctor_when_all_is_well(finished: Finished) -> None:
+    told = _doctor(finished, code=0)
+    assert {result for result, _, _ in told.values()} == {"ok"}
+    assert set(told) >= {"federation file", "chain", "code", "spec", "balance", "clock", "content store", "disk"}
+    assert "ok" in finished.command("doctor", "--state", finished.state("a")).stdout
+
+
+def test_doctor_with_each_thing_broken(finished: Finished, tmp_path: Path) -> None:
+    bad = tmp_path / "federation.toml"
+
+    def changed(old: str, new: str) -> Path:
+        text = finished.file.read_text()
+        assert old in text
+        bad.write_text(text.replace(old, new, 1))
+        return bad
+
+    def broken(name: str, *argv: object) -> None:
+        result, message, mend = _doctor(finished, *argv)[name]
+        assert result == "failed" and message and mend, (result, message, mend)
+
+    broken("federation file", "--federation", tmp_path / "none.toml")
+    broken("federation file", "--federation", changed("[rounds]", "[round]"))
+    broken("chain", "--rpc", f"http://127.0.0.1:{free_port()}")
+    broken("code", "--federation", changed(finished.result["contract"], FUNDERS[5][0]))
+    broken("spec", "--federation", changed("seed = 0", "seed = 1"))
+    broken("spec", "--federation", changed("chain_id = 31337", "chain_id = 5"))
+    address = json.loads((finished.state("a") / "key.json").read_text())["address"]
+    account = "0x" + address.removeprefix("0x")
+    balance = int(call(finished.chain.rpc_url, "eth_getBalance", account, "latest"), 16)
+    set_balance(finished.chain.rpc_url, "anvil", account, 10)
+    broken("balance")
+    set_balance(finished.chain.rpc_url, "anvil", account, balance)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        broken("gateway port", "--port", other.getsockname()[1])
+    with Gateway(MemoryStore()) as running:
+        result, message, _ = _doctor(finished, "--port", running.port, "--endpoint", running.endpoint, code=0)[
+            "gateway port"
+        ]
+        assert result == "ok" and "running" in message
+    (tmp_path / "in-the-way").write_text("")
+    broken("endpoint", "--endpoint", f"http://127.0.0.1:{free_port()}")
+    assert _doctor(finished, code=0)["balance"][0] == "ok"
+
+
+def test_doctor_without_a_store_or_a_key(finished: Finished, tmp_path: Path) -> None:
+    run = Run(finished.runs, ["doctor", "--federation", str(finished.file), "--state", str(tmp_path / "x"), "--json"])
+    assert run.wait() == 0
+    told = {item["name"]: item for item in json.loads(run.stdout)}
+    assert told["balance"]["result"] == "unknown" and "fl-node init" in told["balance"]["mend"]
+    assert told["content store"]["result"] == "unknown"
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "content").write_text("in the way")
+    run = Run(finished.runs, ["doctor", "--federation", str(finished.file), "--state", str(state), "--json"])
+    assert run.wait() == 1
+    assert {i["name"]: i["result"] for i in json.loads(run.stdout)}["content store"] == "failed"
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "file:///etc/passwd", "http://", "http://127.0.0.1:99999"])
+def test_doctor_with_an_endpoint_that_is_none(finished: Finished, endpoint: str) -> None:
+    assert _doctor(finished, "--endpoint", endpoint)["endpoint"][0] == "failed"
+
+
+# ---- joining by hand
+
+
+def test_init_admit_run_retire(finished: Finished, tmp_path: Path) -> None:
+    """What a newcomer and the coordinator type, unattended."""
+    password, owner = tmp_path / "password", tmp_path / "owner.json"
+    password.write_text("a secret\n")
+    store(owner, FUNDERS[0][1], "owner", light=True)
+    state = tmp_path / "newcomer"
+    told = finished.json(
+        *("init", "--state", state, "--federation", finished.file, "--password-file", password),
+        *("--data", f"npz:{finished.state('a') / 'data.npz'}", "--site", "latecomer"),
+    )
+    address = told["address"]
+    assert load(state / "key.json", "a secret").address == address
+    assert (state / "key.json").stat().st_mode & 0o077 == 0
+    again = finished.command("init", "--state", state, "--password-file", password, code=2)
+    assert "exists" in again.stderr
+    assert load(state / "key.json", "a secret").address == address
+    run = finished.command("run", "--state", state, code=13)
+    assert f"fl-node admit {address}" in run.stderr
+
+    admit = ("admit", address, "--site", "latecomer", "--federation", finished.file, "--state", tmp_path / "office")
+    mine = ("--key", state / "key.json", "--password-file", password)
+    refused = finished.command(*admit[:-1], tmp_path / "other", *mine, code=15)
+    assert "owner" in refused.stderr
+    set_balance(finished.chain.rpc_url, "anvil", address, 10**18)
+    admitted = finished.json(*admit, "--key", owner, FL_NODE_PASSWORD="owner")
+    assert admitted["entry"] == finished.result["entries"]
+    finished.command(*admit, "--key", owner, code=15, FL_NODE_PASSWORD="owner")
+
+    assert finished.command("run", "--state", state).stderr.count("closing model") == 1
+    row = finished.json("peers", "--state", state)[-1]
+    # It found the others at round 3, past the plan: it closes at once.
+    assert (row["site"], row["round"], row["updates"], row["state"]) == ("latecomer", 3, 1, "closed")
+
+    retire = ("retire", address, "--reason", "moved\x1b[2J away", "--federation", finished.file)
+    finished.json(*retire, "--state", tmp_path / "office", "--key", owner, FL_NODE_PASSWORD="owner")
+    assert finished.json("peers", "--state", state)[-1]["state"] == "retired"
+    run = finished.command("run", "--state", state, code=13)
+    assert "\x1b" not in finished.command("log", "--state", state).stdout
+    assert finished.command("run", "--state", finished.state("a"), FL_NODE_PASSWORD="demo").wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("admit", "0x12", "--site", "x"), "0x12"),
+        (("admit", FUNDERS[4][0], "--site", "x", "--roles", "publish,fly"), "fly"),
+        (("retire", "nobody", "--reason", "x"), "nobody"),
+    ],
+)
+def test_membership_with_bad_words(finished: Finished, argv: tuple[str, ...], words: str) -> None:
+    run = finished.command(*argv, "--federation", finished.file, code=2)
+    assert words in run.stderr
+
+
+def test_a_site_that_is_too_long(finished: Finished, tmp_path: Path) -> None:
+    owner = tmp_path / "owner.json"
+    store(owner, FUNDERS[0][1], "owner", light=True)
+    where = ("--key", owner, "--federation", finished.file, "--state", tmp_path / "office")
+    run = finished.command("admit", FUNDERS[7][0], "--site", "s" * 33, *where, code=2, FL_NODE_PASSWORD="owner")
+    assert "at most 32" in run.stderr
+
+
+def test_init_needs_a_password_and_somebody_to_ask(finished: Finished, tmp_path: Path) -> None:
+    run = finished.command("init", "--state", tmp_path / "state", code=5)
+    assert "FL_NODE_PASSWORD" in run.stderr
+    assert not (tmp_path / "state" / "key.json").exists()
+    (tmp_path / "file").write_text("")
+    finished.command("init", "--state", tmp_path / "file" / "x", code=23, FL_NODE_PASSWORD="x")
+
+
+def test_settings_from_flag_environment_and_file(finished: Finished, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "node.toml").write_text(f'federation = "{finished.file}"\nport = "many"\n')
+    run = finished.command("status", "--state", state, code=3)
+    assert "port" in run.stderr and "node.toml" in run.stderr
+    (state / "node.toml").write_text('federation = "nowhere.toml"\n')
+    assert "nowhere.toml" in finished.command("status", "--state", state, code=3).stderr
+    finished.command("status", "--state", state, FL_NODE_FEDERATION=str(finished.file))
+    finished.command("status", "--state", state, "--federation", finished.file, FL_NODE_FEDERATION="other.toml")
+    run = finished.command("status", "--state", state, code=3, FL_NODE_PORT="70000")
+    assert "FL_NODE_PORT" in run.stderr
+
+
+def test_every_command_has_help() -> None:
+    from fl_node.__main__ import COMMANDS
+
+    shown = subprocess.run([sys.executable, "-m", "fl_node", "--help"], capture_output=True, text=True, check=True)
+    assert all(re.search(rf"^ +{command}\b", shown.stdout, re.M) for command in COMMANDS)
+    wrong = subprocess.run([sys.executable, "-m", "fl_node", "fly"], capture_output=True, text=True)
+    assert wrong.returncode == 2
+
+
+def test_reading_needs_neither_torch_nor_a_key(finished: Finished) -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None; from fl_node.__main__ import main; "
+        f"sys.exit(main(['log', '--federation', {str(finished.file)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ})
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_federation_folder_that_cannot_be_written(finished: Finished, tmp_path: Path) -> None:
+    """An auditor's file may lie on a disk that is read-only; the log is then kept in memory."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "federation.toml").write_bytes(finished.file.read_bytes())
+    # A folder where the index should be: as unwritable as it gets for root.
+    (folder / "federation.toml.index.sqlite").mkdir()
+    told = finished.json("status", "--federation", folder / "federation.toml", "--state", "nowhere")
+    assert told["entries"] >= finished.result["entries"]
