@@ -115,7 +115,7 @@ class Rpc:
             if refusal is not None:
                 return refusal
             raise self._unavailable(cause) from cause
-        except (requests.RequestException, OSError, ValueError, TypeError, KeyError) as cause:
+        except (requests.RequestException, OSError, ValueError, TypeError, KeyError, RecursionError) as cause:
             raise self._unavailable(cause) from cause
 
     def _unavailable(self, cause: Exception) -> ChainUnavailable:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,12 @@ _NEGATIVE_ZERO: Final[dict[int, tuple[np.dtype[Any], int]]] = {
     8: (np.dtype("<u8"), 1 << 63),
 }
 _BLOCK: Final = 1 << 16
+#: A header is an object of objects with lists.
+_DEEPEST: Final = 3
+# A string that never ends matches to the end of the text, so that each byte is looked at once.
+_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_OPENING: Final = (b"[", b"{")
+_CLOSING: Final = (b"]", b"}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,13 +294,25 @@ def _header(view: memoryview) -> tuple[dict[str, Any], int]:
     most = min(len(view) - 8, HEADER_LIMIT)
     if length > most:
         raise MalformedWeights(f"the header claims {length} bytes, expected at most {most} in a file of {len(view)}")
+    raw = bytes(view[8 : 8 + length])
+    _refuse_depth(raw)
     try:
-        header = json.loads(str(view[8 : 8 + length], "utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        header = json.loads(str(raw, "utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as cause:
         raise MalformedWeights(f"the header is not the JSON of a safetensors file: {str(cause)[:200]}") from cause
     if not isinstance(header, dict):
         raise MalformedWeights(f"the header is a JSON {type(header).__name__}, expected an object")
     return header, 8 + length
+
+
+def _refuse_depth(raw: bytes) -> None:
+    """A recursive parser may run out of stack on deep nesting, and that ends the process: look before it parses."""
+    depth = 0
+    for found in _STRUCTURE.finditer(raw):
+        mark = found[0]
+        depth += (mark in _OPENING) - (mark in _CLOSING)
+        if depth > _DEEPEST:
+            raise MalformedWeights(f"the header is nested more than {_DEEPEST} deep, as no safetensors header is")
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

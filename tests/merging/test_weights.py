@@ -182,7 +182,8 @@ HOSTILE = {
     "not UTF-8": (file_of(None, text=b'{"\xff":1}'), "not the JSON"),
     "a list": (file_of([]), "a JSON list, expected an object"),
     "NaN in JSON": (file_of(None, text=b'{"w":NaN}'), "NaN is not JSON"),
-    "deep nesting": (file_of(None, text=b"[" * 200_000), "not the JSON"),
+    "deep nesting": (file_of(None, text=b"[" * 200_000), "nested more than 3 deep"),
+    "deep nesting between strings": (file_of(None, text=b'{"a\\"]":[{"b":' * 5), "nested more than 3 deep"),
     "huge integer": (file_of(None, text=b'{"w":' + b"9" * 10_000 + b"}"), "not the JSON"),
     "duplicate tensor": (
         file_of(None, GOOD, text=f'{{"w":{json.dumps(one())},"w":{json.dumps(one())}}}'.encode()),
