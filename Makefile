@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 ARGS   ?=
 
-.PHONY: help demo test check bench clean contract-test slither soak
+.PHONY: help demo test check bench clean contract-test coverage slither
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -22,6 +22,9 @@ test: $(STAMPS)/test $(STAMPS)/chain  ## every test: Python, contract, other imp
 
 contract-test: $(STAMPS)/chain  ## forge tests, gas snapshot, coverage of the contract
 	$(MAKE) -C hardhat-network test
+
+coverage: $(STAMPS)/test $(STAMPS)/chain  ## which lines of the Python packages the tests reach
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q --cov=fl_node --cov-report=term-missing:skip-covered $(ARGS)
 
 check: $(STAMPS)/test $(STAMPS)/chain  ## ruff, mypy --strict, import-linter, docs
 	$(BIN)/ruff check .
