@@ -12,6 +12,7 @@ import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -36,9 +37,10 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A child's last word: what went wrong."""
+    """A child's last word: what went wrong, and with which code ``fl-node`` would have left."""
 
     message: str
+    exit_code: int = 1
 
 
 @dataclass(slots=True)
@@ -70,7 +72,15 @@ class Crew:
 
     def load(self) -> None:
         """Start the server, which begins to load at once, while the parent does something else."""
-        forkserver.ensure_running()
+        if threading.current_thread() is not threading.main_thread():
+            forkserver.ensure_running()
+            return
+        # Ctrl-C goes to the whole terminal; the server is not to hear it, not even while it loads.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def __enter__(self) -> Crew:
         self.load()
@@ -136,7 +146,7 @@ def _child(pipe: Connection, work: str, arguments: tuple[Any, ...]) -> None:
     try:
         pipe.send(Done(getattr(workers, work)(pipe.send, *arguments)))
     except FlNodeError as error:
-        pipe.send(Failed(str(error)))
+        pipe.send(Failed(str(error), error.exit_code))
     except BaseException as error:
         traceback.print_exc(file=sys.stderr)
         pipe.send(Failed(f"{type(error).__name__}: {error}"))

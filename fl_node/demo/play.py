@@ -17,11 +17,11 @@ from fl_node.demo.crew import Child, Crew, Done, Failed
 from fl_node.demo.result import DemoResult, Judged, OnChain
 from fl_node.demo.settings import DemoSettings
 from fl_node.demo.table import Board
-from fl_node.errors import FlNodeError, UsageError
+from fl_node.errors import FlNodeError, StoreFull, UsageError
 from fl_node.learning.data import load
 from fl_node.learning.partition import partition
 from fl_node.progress import Ended, Event
-from fl_node.spec import parse_federation
+from fl_node.spec import named_code, parse_federation
 
 PHASES = ("read", "select", "fetch", "merge", "train", "evaluate", "publish", "record", "wait", "linger")
 
@@ -40,8 +40,11 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
         folder = _folder(settings)
         sites = tuple(f"site-{chr(ord('a') + n) if n < 26 else n}" for n in range(settings.peers))
         states = [folder / site for site in sites]
-        for state in states:
-            state.mkdir(parents=True, exist_ok=True)
+        try:
+            for state in states:
+                state.mkdir(parents=True, exist_ok=True)
+        except OSError as cause:
+            raise StoreFull(f"cannot make {states[0]}: {cause.strerror}; name another folder with --state") from cause
         chain = stack.enter_context(DevChain.start(settings.chain, state=_chain_state(settings, folder)))
         stack.callback(crew.stop)  # before the chain stops: a peer that waits for its chain is slow to leave
         spec_file, out = folder / "federation.spec.toml", folder / "federation.toml"
@@ -53,13 +56,15 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
         console.print(f"contract    {on_chain.contract}, {on_chain.gas_used:,} gas", highlight=False)
         setup_s = time.perf_counter() - began
 
+        # Whoever names a model of their own on this command line has agreed to run it.
+        code = named_code(parse_federation(settings.spec_text().encode()).spec)
         peers = [
-            crew.start(site, "be_peer", _configured(out, state, shard))
+            crew.start(site, "be_peer", _configured(out, state, shard, code))
             for site, state, shard in zip(sites, states, shards, strict=True)
         ]
         board = Board(console, sites, settings.rounds)
         with board.shown():
-            ended = _hear_out(crew, peers, board)
+            ended = _hear_out(crew, peers, board, out)
         federation_s = time.perf_counter() - began - setup_s
 
         judging = crew.start("judgement", "judge", out, states, test_file)
@@ -108,7 +113,6 @@ def _folder(settings: DemoSettings) -> Path:
         raise UsageError(
             f"{settings.state} holds an earlier demo; expected a new folder: name another with --state, or remove it"
         )
-    settings.state.mkdir(parents=True, exist_ok=True)
     return settings.state
 
 
@@ -134,7 +138,7 @@ def _deal(settings: DemoSettings, folder: Path, states: Sequence[Path]) -> tuple
     return shards, test_file
 
 
-def _configured(federation_file: Path, state: Path, shard: Path) -> NodeConfig:
+def _configured(federation_file: Path, state: Path, shard: Path, code: Sequence[str]) -> NodeConfig:
     """A peer's settings, also left as its node.toml, so that `fl-node run --state DIR` goes on from here."""
     values: dict[str, Any] = {
         "federation": str(federation_file),
@@ -142,7 +146,8 @@ def _configured(federation_file: Path, state: Path, shard: Path) -> NodeConfig:
         "device": "cpu",
         "threads": 1,
         "poll_s": 0.05,
-        "retry_s": 30.0,
+        "retry_s": 15.0,
+        "allow_code": ",".join(code),
     }
     write_config(state / "node.toml", values)
     return NodeConfig(state=str(state), **values)
@@ -154,10 +159,14 @@ def _answer(crew: Crew, child: Child) -> Any:
     if isinstance(child.result, Done):
         return child.result.value
     message = child.result.message if child.result else "no answer"
-    raise FlNodeError(f"{child.name} failed: {message}")
+    error = FlNodeError(f"{child.name} failed: {message}")
+    error.exit_code = child.result.exit_code if child.result else 1
+    raise error
 
 
-def _hear_out(crew: Crew, peers: Sequence[Child], board: Board) -> list[Ended | None]:
+def _hear_out(crew: Crew, peers: Sequence[Child], board: Board, federation_file: Path) -> list[Ended | None]:
+    """Show what the peers tell until all have ended. One that fails is retired, as a coordinator would do it, so that
+    nobody waits for it."""
     for child, message in crew.hear(*peers):
         if child not in peers:
             continue
@@ -166,9 +175,5 @@ def _hear_out(crew: Crew, peers: Sequence[Child], board: Board) -> list[Ended | 
             board.hear(number, message)
         elif isinstance(message, Failed):
             board.hear(number, Event("stopped", f"failed: {message.message}", {}))
-        running = [child for child in peers if child.result is None]
-        if len(running) < len(peers) and all(board.rows[peers.index(child)].state == "closed" for child in running):
-            # Whoever is still there has closed and waits for somebody who will not come any more.
-            for child in running:
-                child.process.terminate()
+            crew.start(f"retirement of {child.name}", "retire_peer", federation_file, number + 1)
     return [child.result.value if isinstance(child.result, Done) else None for child in peers]

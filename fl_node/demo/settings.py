@@ -61,6 +61,11 @@ class DemoSettings:
     def recipe(self) -> Recipe:
         return RECIPES[self.dataset]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample: as the recipe has it, but an image for a model that needs one."""
+        return (8, 8) if self.dataset == "digits" and self.model == "cnn" else self.recipe.shape
+
     def spec_text(self) -> str:
         """The federation's spec, as a person would write it."""
         recipe = self.recipe
@@ -71,7 +76,7 @@ name = {quoted(f"demo-{self.dataset}-{self.model}")}
 
 [task]
 data = {quoted(self.dataset)}
-input_shape = {list(recipe.shape)}
+input_shape = {list(self.shape)}
 classes = {recipe.classes}
 metric = {quoted(recipe.metric)}
 split_seed = {self.seed}
@@ -81,7 +86,7 @@ name = {quoted(self.model)}
 seed = {self.seed}
 
 [training]
-learning_rate = {float(self.learning_rate or recipe.learning_rate)}
+learning_rate = {float(recipe.learning_rate if self.learning_rate is None else self.learning_rate)}
 batch_size = {self.batch_size or recipe.batch_size}
 epochs = {self.epochs or recipe.epochs}
 class_weights = {str(recipe.class_weights).lower()}

@@ -23,7 +23,7 @@ from fl_node.learning.models import genesis
 from fl_node.learning.splits import Splits, split
 from fl_node.learning.training import Trainer
 from fl_node.ledger.index import LedgerIndex
-from fl_node.ledger.rpc import RpcReader
+from fl_node.ledger.rpc import RpcLedger, RpcReader
 from fl_node.ledger.transport import Rpc
 from fl_node.merging import weights
 from fl_node.node import run
@@ -64,6 +64,17 @@ def be_peer(send: Send, config: NodeConfig) -> Ended:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     return run(config, send, stop, PASSWORD)
+
+
+def retire_peer(send: Send, federation_file: Path, number: int) -> None:
+    """Retire a peer whose process is gone, with the owner's key."""
+    federation = read_federation(federation_file)
+    assert federation.deployment is not None
+    ledger = RpcLedger(federation.deployment, federation.digest, keys.from_private_key(FUNDERS[0][1]))
+    try:
+        ledger.retire(ledger.peer(number).account, "its process ended", ledger.head().size)
+    finally:
+        ledger.close()
 
 
 def judge(send: Send, federation_file: Path, states: Sequence[Path], test_file: Path) -> Judged:

@@ -2,7 +2,7 @@
 
 iid                 shuffled, equal parts
 unequal             shuffled, parts in proportion 1 : 2 : ... : peers
-label-skew[:K]      K classes per peer (default 2)
+label-skew[:K]      K classes per peer (default 2, or as many as it takes for every class to have a peer)
 dirichlet:ALPHA     each class dealt by shares drawn from Dirichlet(ALPHA); the smaller, the more skewed
 """
 
@@ -23,14 +23,14 @@ GRAMMAR = "iid, unequal, label-skew, label-skew:K or dirichlet:ALPHA"
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A parsed partition. ``classes`` is of label-skew, ``alpha`` of dirichlet; else 0."""
+    """A parsed partition. ``classes`` is of label-skew (0: the default), ``alpha`` of dirichlet; else 0."""
 
     kind: Literal["iid", "unequal", "label-skew", "dirichlet"]
     classes: int = 0
     alpha: float = 0.0
 
     def __str__(self) -> str:
-        if self.kind == "label-skew":
+        if self.kind == "label-skew" and self.classes:
             return f"label-skew:{self.classes}"
         return f"dirichlet:{self.alpha:g}" if self.kind == "dirichlet" else self.kind
 
@@ -41,7 +41,7 @@ def parse_partition(text: str) -> Partition:
     if kind in ("iid", "unequal") and not colon:
         return Partition("iid" if kind == "iid" else "unequal")
     if kind == "label-skew" and not colon:
-        return Partition("label-skew", classes=2)
+        return Partition("label-skew")
     if kind == "label-skew" and argument.isascii() and argument.isdigit() and int(argument) >= 1:
         return Partition("label-skew", classes=int(argument))
     if kind == "dirichlet" and colon:
@@ -82,7 +82,8 @@ def partition(labels: Indices, peers: int, how: Partition | str, seed: int) -> l
     elif chosen.kind == "unequal":
         owners = _shuffled(np.arange(1.0, peers + 1.0), len(labels), generator)
     elif chosen.kind == "label-skew":
-        owners = _label_skew(labels, peers, chosen.classes, generator)
+        count = len(np.unique(labels))
+        owners = _label_skew(labels, peers, chosen.classes or min(count, max(2, math.ceil(count / peers))), generator)
     else:
         owners = _dirichlet(labels, peers, chosen.alpha, generator)
     parts = [np.flatnonzero(owners == number) for number in range(peers)]

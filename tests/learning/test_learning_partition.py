@@ -72,7 +72,7 @@ def test_grammar_round_trip(text: str) -> None:
 
 
 def test_default_of_label_skew() -> None:
-    assert parse_partition("label-skew") == Partition("label-skew", classes=2)
+    assert parse_partition("label-skew") == Partition("label-skew")
 
 
 @pytest.mark.parametrize(
@@ -142,3 +142,9 @@ def test_too_few_rows_and_no_test_part() -> None:
         split(_numbered(np.zeros(2)), TaskSpec(input_shape=(1,)))
     with pytest.raises(DataError, match="test 0"):
         split(_numbered(np.zeros(50)), TaskSpec(input_shape=(1,), test=0.0))
+
+
+@pytest.mark.parametrize(("peers", "expected"), [(1, 10), (3, 4), (4, 3), (5, 2), (20, 2)])
+def test_label_skew_without_a_number_fits_the_number_of_peers(peers: int, expected: int) -> None:
+    labels = np.arange(400) % 10
+    assert {len(np.unique(labels[part])) for part in partition(labels, peers, "label-skew", 0)} == {expected}

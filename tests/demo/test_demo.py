@@ -1,0 +1,264 @@
+"""`fl-node demo` as a person starts it: every setting, its result, and that it leaves no process behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from replay import Replay
+
+from fl_node.chains import DevChain
+from fl_node.content.blockstore import Blockstore
+from fl_node.content.cid import Cid
+from fl_node.deployment import genesis_path
+from fl_node.ledger.index import LedgerIndex
+from fl_node.ledger.rpc import RpcReader
+from fl_node.merging import weights
+from fl_node.spec import read_federation
+
+
+class Demo:
+    """A demo under way, recognisable among this machine's processes by a mark in their environment."""
+
+    def __init__(self, *argv: object, **more: Any) -> None:
+        self.mark = f"FL_NODE_TEST_MARK=demo-{os.getpid()}-{time.monotonic_ns()}"
+        name, _, value = self.mark.partition("=")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "fl_node", "demo", *map(str, argv)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, name: value},
+            start_new_session=True,
+            **more,
+        )
+
+    def relatives(self) -> dict[int, str]:
+        """Processes with the mark, by pid, the demo's own among them; with their command lines."""
+        found = {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdecimal():
+                try:
+                    if self.mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                        found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                except OSError:
+                    continue
+        return found
+
+    def ends(self, timeout_s: float = 120.0) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=timeout_s)
+        return self.process.returncode, out, err
+
+    def leaves_nothing(self) -> None:
+        deadline = time.monotonic() + 10
+        while (left := self.relatives()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not left, left
+
+    def until_says(self, words: str) -> str:
+        assert self.process.stderr is not None
+        said = ""
+        for line in self.process.stderr:
+            said += line
+            if words in line:
+                return said
+        raise AssertionError(f"never said {words!r}: {said}")
+
+
+@pytest.fixture
+def start() -> Iterator[Any]:
+    demos: list[Demo] = []
+
+    def starter(*argv: object, **more: Any) -> Demo:
+        demos.append(Demo(*argv, **more))
+        return demos[-1]
+
+    yield starter
+    for demo in demos:
+        if demo.process.poll() is None:
+            demo.process.kill()
+        demo.process.communicate()
+        for pid in demo.relatives():
+            os.kill(pid, signal.SIGKILL)
+
+
+def run(start: Any, *argv: object) -> dict[str, Any]:
+    demo = start(*argv, "--json", "-")
+    code, out, err = demo.ends()
+    assert code == 0, err
+    demo.leaves_nothing()
+    assert "Traceback" not in err
+    result: dict[str, Any] = json.loads(out)
+    return result
+
+
+SMALL = ("--peers", 3, "--rounds", 2)
+
+
+def test_the_result(start: Any, tmp_path: Path) -> None:
+    out, state = tmp_path / "result.json", tmp_path / "kept"
+    demo = start("--peers", 4, "--rounds", 3, "--json", out, "--state", state)
+    code, shown, err = demo.ends()
+    assert code == 0, err
+    demo.leaves_nothing()
+    result = json.loads(out.read_text())
+    assert result["updates"] == 4 * 4 and result["failures"] == []
+    assert len(result["accuracy"]["federated"]) == len(result["accuracy"]["alone"]) == 4
+    assert min(result["accuracy"]["federated"]) > 0.85 and result["accuracy"]["pooled"] > 0.85
+    assert {"total", "train", "record", "fetch"} <= result["seconds"].keys()
+    assert result["bytes"]["published"] > 0 and result["bytes"]["fetched"] > 0
+    assert result["federation_file"] == str(state / "federation.toml")
+    for words in ("site-d", "all data in one place", result["root"], result["contract"]):
+        assert words in shown
+    replay_of(state, result)
+
+
+def replay_of(state: Path, result: dict[str, Any]) -> None:
+    """The kept chain, started again, has the same root, and everything on it follows from log and bytes."""
+    federation = read_federation(state / "federation.toml")
+    assert federation.deployment is not None
+    stores = [Blockstore(path / "content") for path in sorted(state.glob("site-*"))]
+
+    def read(cid: Cid) -> bytes:
+        return next(bytes(store.get(cid, 1 << 30)) for store in stores if store.has(cid))
+
+    port = int(result["rpc"].rsplit(":", 1)[1])
+    kept = state / "anvil.json"
+    with (
+        DevChain.start(
+            "anvil" if kept.exists() else "ganache", port=port, state=kept if kept.exists() else state / "ganache"
+        ),
+        LedgerIndex(":memory:", RpcReader(federation.deployment, federation.digest)) as index,
+    ):
+        index.sync()
+        assert "0x" + index.root().hex() == result["root"] and index.size == result["entries"]
+        entries = index.entries()
+    genesis = weights.decode(genesis_path(state / "federation.toml").read_bytes()).tensors
+    updates = Replay(federation.spec, entries, genesis, read).check()
+    assert len(updates) == result["updates"]
+
+
+@pytest.mark.parametrize("chain", ["ganache", "hardhat"])
+def test_other_chains(start: Any, tmp_path: Path, chain: str) -> None:
+    kept = ("--state", tmp_path / "kept")
+    result = run(start, *SMALL, "--chain", chain, "--no-baselines", *kept)
+    assert result["updates"] == 9
+    assert result["accuracy"]["alone"] == [] and result["accuracy"]["pooled"] is None
+    if chain == "ganache":
+        replay_of(tmp_path / "kept", result)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--mode", "sync", "--partition", "label-skew"),
+        ("--model", "mlp", "--partition", "unequal"),
+        ("--model", "cnn", "--partition", "dirichlet:0.5", "--mode", "sync"),
+        ("--peers", 1),
+        ("--rounds", 1, "--epochs", 2, "--batch-size", 32, "--learning-rate", "0.3", "--seed", 7),
+    ],
+    ids=lambda argv: " ".join(map(str, argv)),
+)
+def test_settings(start: Any, tmp_path: Path, argv: tuple[str, ...]) -> None:
+    result = run(start, *SMALL, "--no-baselines", "--state", tmp_path / "kept", *argv)
+    assert all(accuracy is not None for accuracy in result["accuracy"]["federated"])
+    replay_of(tmp_path / "kept", result)
+
+
+def test_the_same_seed_gives_the_same_models(start: Any) -> None:
+    once, again = (run(start, *SMALL, "--mode", "sync", "--no-baselines", "--seed", 3) for _ in range(2))
+    assert once["accuracy"] == again["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (("--peers", 0), 2, "--peers 0"),
+        (("--dataset", "nonsense"), 2, "nonsense"),
+        (("--partition", "by-mood"), 2, "by-mood"),
+        (("--partition", "dirichlet:-1"), 2, "dirichlet"),
+        (("--model", "no_such_module:factory"), 3, "no_such_module"),
+        (("--model", "perceptron"), 3, "perceptron"),
+        (("--learning-rate", "-1"), 3, "learning_rate"),
+        (("--learning-rate", "0"), 3, "learning_rate"),
+        (("--json", "/no/such/folder/x.json"), 2, "/no/such/folder"),
+        (("--dataset", "credit-default", "--data-dir", "/no/such/folder"), 4, "/no/such/folder"),
+        (("--state", "/dev/null/x"), 23, "/dev/null/x"),
+    ],
+)
+def test_bad_settings(start: Any, argv: tuple[object, ...], code: int, words: str) -> None:
+    demo = start(*SMALL, *argv)
+    got, _, err = demo.ends()
+    assert (got, words in err) == (code, True), err
+    assert "Traceback" not in err and "defect" not in err
+    demo.leaves_nothing()
+
+
+def test_a_folder_that_holds_a_demo_is_left_alone(start: Any, tmp_path: Path) -> None:
+    (tmp_path / "federation.toml").write_text("mine")
+    demo = start(*SMALL, "--state", tmp_path)
+    code, _, err = demo.ends()
+    assert code == 2 and str(tmp_path) in err
+    assert (tmp_path / "federation.toml").read_text() == "mine"
+    demo.leaves_nothing()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize("moment", ["chain ", "contract ", "round 2"])
+def test_interrupted_it_leaves_nothing(start: Any, number: int, moment: str) -> None:
+    demo = start("--peers", 3, "--rounds", 500)
+    demo.until_says(moment)
+    if number == signal.SIGINT:
+        os.killpg(demo.process.pid, number)  # as a terminal does: to everybody
+    else:
+        demo.process.send_signal(number)
+    code, _, err = demo.ends(30)
+    assert code == 130 and "Traceback" not in err, err
+    demo.leaves_nothing()
+
+
+def test_killed_it_leaves_nothing(start: Any) -> None:
+    demo = start("--peers", 3, "--rounds", 500)
+    demo.until_says("round 2")
+    assert len(demo.relatives()) > 4
+    demo.process.kill()
+    demo.leaves_nothing()
+
+
+def peers_of(demo: Demo, state: Path) -> dict[str, int]:
+    """The pid of each peer, from its lock."""
+    return {path.parent.name: int(path.read_text()) for path in state.glob("site-*/key.lock") if path.read_text()}
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_a_peer_that_is_killed_is_named_and_the_others_go_on(start: Any, tmp_path: Path, mode: str) -> None:
+    out, state = tmp_path / "result.json", tmp_path / "kept"
+    rounds = 30 if mode == "async" else 5
+    demo = start("--peers", 3, "--rounds", rounds, "--mode", mode, "--state", state, "--json", out, "--no-baselines")
+    demo.until_says("site-b: round 2")
+    os.kill(peers_of(demo, state)["site-b"], signal.SIGKILL)
+    code, _, err = demo.ends()
+    assert code == 1 and "site-b" in err and "-9" in err, err
+    result = json.loads(out.read_text())
+    assert [accuracy is None for accuracy in result["accuracy"]["federated"]] == [False, True, False]
+    assert len(result["failures"]) == 1 and "site-b" in result["failures"][0]
+    demo.leaves_nothing()
+
+
+def test_a_chain_that_dies_ends_the_demo(start: Any) -> None:
+    demo = start("--peers", 2, "--rounds", 500)
+    demo.until_says("round 2")
+    (anvil,) = [pid for pid, line in demo.relatives().items() if "anvil" in line]
+    os.kill(anvil, signal.SIGKILL)
+    code, _, err = demo.ends(120)
+    assert code == 1 or code == 11, err
+    assert "does not answer" in err and "Traceback" not in err
+    demo.leaves_nothing()
