@@ -49,7 +49,7 @@ def demo(out: Path, *flags: str) -> tuple[float, dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("FL_NODE_DATA", "../shared/data")))
+    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("FL_NODE_DATA_DIR", "../shared/data")))
     options = parser.parse_args()
     data = options.data_dir.resolve()
     fashion = ["--dataset", "fashion-mnist", "--data-dir", str(data), "--no-baselines", "--mode", "sync"]

@@ -41,7 +41,7 @@ from fl_node.peer import Peer
 from fl_node.prefix import PeerFacts, Prefix
 from fl_node.progress import Emit, Event, Stopwatch
 from fl_node.records import Flag, LedgerOpened
-from fl_node.spec import Federation
+from fl_node.spec import Federation, check_code
 
 if TYPE_CHECKING:
     from fl_node.learning.training import Trainer
@@ -212,6 +212,7 @@ def _trainer(config: NodeConfig, federation: Federation, number: int, schema: Sc
     from fl_node.learning.training import Trainer
 
     spec = federation.spec
+    check_code(spec, config.allow_code)
     if config.threads:
         import torch
 

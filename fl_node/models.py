@@ -22,6 +22,7 @@ from fl_node.merging import weights
 from fl_node.merging.weights import Tensors
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import UpdateRef
+from fl_node.spec import check_code
 from fl_node.supply import cid_of_update, providers, verified_tensors
 
 if TYPE_CHECKING:
@@ -113,7 +114,9 @@ def _kept(stores: Sequence[ContentStore], cid: Cid, most: int) -> Buffer | None:
     return None
 
 
-def load_model(federation: str | Path, at: str = "final", *, rpc: str = "", state: str | Path = "") -> torch.nn.Module:
+def load_model(
+    federation: str | Path, at: str = "final", *, rpc: str = "", state: str | Path = "", allow_code: str = ""
+) -> torch.nn.Module:
     """A federation's model as a torch module in ``eval`` mode.
 
     Args:
@@ -121,8 +124,10 @@ def load_model(federation: str | Path, at: str = "final", *, rpc: str = "", stat
         at: ``3#12``, ``latest`` or ``final``: the newest (closing) model that somebody has.
         rpc: JSON-RPC endpoint; empty takes the file's hint.
         state: a peer's state folder to look for the bytes first; empty asks the peers' gateways only.
+        allow_code: ``module:callable`` names, by commas, that the spec may run here.
 
     Raises:
+        SpecError: the spec names code that is not allowed.
         FlNodeError: as :func:`obtain_model`.
 
     Example::
@@ -136,6 +141,7 @@ def load_model(federation: str | Path, at: str = "final", *, rpc: str = "", stat
 
     config = load_config({"federation": str(federation), "rpc": rpc or None, "state": str(state) or None})
     with viewing(config) as view:
+        check_code(view.federation.spec, allow_code)
         found = obtain_model(view, at, tuple(own_stores(config) if state else ()))
         return models.load_model(view.federation.spec, found.tensors)
 

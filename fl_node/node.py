@@ -78,7 +78,7 @@ def take_part(peer: Peer, endpoint: str, config: NodeConfig) -> None:
             patience.through(announce, peer, endpoint, poll_s)
             goal = patience.through(next_goal, peer, config.rounds)
             if goal is None:
-                if patience.through(linger, peer, poll_s):
+                if patience.through(linger, peer, poll_s, config.rounds):
                     return
                 continue
             patience.through(await_turn, peer, goal, poll_s)
@@ -212,7 +212,7 @@ def await_turn(peer: Peer, goal: Goal, poll_s: float) -> None:
             now_s = peer.chain_time_s()  # before the look at the chain: entries after it cannot be earlier
             peer.sync()
             check_membership(peer.prefix.peer(peer.number))
-            cut = sync_prefix(peer.spec, peer.prefix, goal.round, now_s)
+            cut = sync_prefix(peer.spec, peer.prefix, goal.round, now_s, peer.number)
             if cut.size is not None:
                 if cut.missing:
                     names = ", ".join(str(number) for number in cut.missing)
@@ -226,7 +226,7 @@ def await_turn(peer: Peer, goal: Goal, poll_s: float) -> None:
             _pause(peer, poll_s)
 
 
-def linger(peer: Peer, poll_s: float) -> bool:
+def linger(peer: Peer, poll_s: float, rounds: int = 0) -> bool:
     """Serve the others until every active peer has closed, or ``linger_s`` has passed since this peer closed.
 
     Returns False at once if the chain drops the closing update: there is something to do again.
@@ -237,7 +237,7 @@ def linger(peer: Peer, poll_s: float) -> bool:
             last = peer.prefix.latest(peer.number)
             if last is None or not last.final:
                 return False
-            if time.monotonic() >= deadline or not open_peers(peer):
+            if time.monotonic() >= deadline or not open_peers(peer, rounds):
                 return True
             _pause(peer, poll_s)
             try:
@@ -246,11 +246,14 @@ def linger(peer: Peer, poll_s: float) -> bool:
                 continue  # nothing is left to write: go on serving
 
 
-def open_peers(peer: Peer) -> tuple[int, ...]:
-    """Active peers that have not closed."""
+def open_peers(peer: Peer, rounds: int = 0) -> tuple[int, ...]:
+    """Active peers that have not closed. Where this peer goes on past the plan, to round ``rounds``, those that closed
+    before it may go on as well."""
     prefix = peer.prefix
     latest = {facts.number: prefix.latest(facts.number) for facts in prefix.peers() if facts.publishes}
-    return tuple(number for number, entry in latest.items() if entry is None or not entry.final)
+    return tuple(
+        number for number, entry in latest.items() if entry is None or not entry.final or entry.round <= rounds
+    )
 
 
 def _recorded_event(peer: Peer, update: Update) -> Event:

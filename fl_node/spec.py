@@ -66,7 +66,7 @@ class TrainingSpec(Table):
     epochs: Positive = Field(1, description="passes over the train split in one round")
     class_weights: bool = Field(False, description="weight the loss by inverse class frequency")
     reset_optimizer: bool = Field(True, description="start every round with a fresh optimiser state")
-    target_score: Fraction = Field(0.0, description="stop once the own test score reaches this; 0 never stops")
+    target_score: Fraction = Field(0.0, description="close once the own validation score reaches this; 0 never")
     loop: str = Field("", description="module:callable of your own training loop")
     seed: Count = Field(0, description="seed of batch order; combined with peer number and sequence")
 
@@ -125,6 +125,34 @@ class Spec(Table):
     rounds: RoundsSpec = Field(default_factory=RoundsSpec)
     content: ContentSpec = Field(default_factory=ContentSpec)
     predecessor: PredecessorSpec | None = None
+
+
+def named_code(spec: Spec) -> tuple[str, ...]:
+    """The ``module:callable`` names that a spec has its peers import and call."""
+    named = {"model.name": spec.model.name, "training.loop": spec.training.loop, "task.data": spec.task.data}
+    return tuple(
+        name
+        for key, name in named.items()
+        if ":" in name and not (key == "task.data" and name.startswith(("csv:", "npz:")))
+    )
+
+
+def check_code(spec: Spec, allowed: str) -> None:
+    """Refuse to run what a federation file names unless this peer's operator has agreed to it.
+
+    Args:
+        allowed: ``module:callable`` names, separated by commas.
+
+    Raises:
+        SpecError: the spec names code that is not among them.
+    """
+    agreed = {name.strip() for name in allowed.split(",")}
+    unknown = [name for name in named_code(spec) if name not in agreed]
+    if unknown:
+        raise SpecError(
+            f"this federation's spec runs code by name: {', '.join(unknown)}; it could do anything that you can. Look "
+            f"at it, and if you agree to run it, allow it with --allow-code {','.join(unknown)} or in node.toml"
+        )
 
 
 class Deployment(Table):

@@ -95,7 +95,7 @@ def cid_of_update(update: Update) -> Cid:
     return Cid("dag-pb" if update.flags & Flag.DAG_PB else "raw", update.content)
 
 
-def providers(prefix: Prefix, ref: UpdateRef, own: int) -> tuple[Endpoint, ...]:
+def providers(prefix: Prefix, ref: UpdateRef, own: int) -> tuple[str | Endpoint, ...]:
     """Endpoints that may have an update's bytes: its publisher, then who merged it, then every other active peer."""
     numbers = [ref.peer]
     others: list[int] = []
@@ -103,14 +103,17 @@ def providers(prefix: Prefix, ref: UpdateRef, own: int) -> tuple[Endpoint, ...]:
         latest = prefix.latest(facts.number)
         merged = latest is not None and any(parent.ref == ref and parent.share_ppm for parent in latest.parents)
         (numbers if merged else others).append(facts.number)
-    endpoints: dict[Endpoint, None] = {}
+    endpoints: dict[str | Endpoint, None] = {}
     for number in (*numbers, *others):
         facts = prefix.peer(number)
         if number == own or facts.announcement is None or not (facts.active or number == ref.peer):
             continue
         said = facts.announcement
-        with suppress(ContentUnavailable):  # no endpoint at all is nobody to ask
-            endpoints.setdefault(parse_endpoint(said.endpoint, said.tls_pin if any(said.tls_pin) else b""))
+        if not any(said.tls_pin):
+            endpoints.setdefault(said.endpoint)
+            continue
+        with suppress(ContentUnavailable):  # a pin without an endpoint that could have one is nobody to ask
+            endpoints.setdefault(parse_endpoint(said.endpoint, said.tls_pin))
     return tuple(endpoints)
 
 

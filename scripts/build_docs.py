@@ -77,7 +77,7 @@ def configuration() -> str:
         "The keystore's password is asked for at the prompt, or read from `--password-file`, `FL_NODE_PASSWORD_FILE` or "
         "`FL_NODE_PASSWORD`.",
         "",
-        "`FL_NODE_DATA` names a folder in which the spec's loaders look for their data sets when `--data-dir` is not given.",
+        "`FL_NODE_DATA_DIR` names a folder in which the spec's loaders look for their data sets when `--data-dir` is not given.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -92,5 +92,5 @@ def _located(place: Path | None) -> Path:
             return path
     raise DataError(
         f"credit-default: no {FILE}.gz or {FILE} in {folder / 'credit-default'} or {folder}; get it from "
-        "https://doi.org/10.24432/C55S3H as CSV and name its folder with --data-dir or FL_NODE_DATA"
+        "https://doi.org/10.24432/C55S3H as CSV and name its folder with --data-dir or FL_NODE_DATA_DIR"
     )

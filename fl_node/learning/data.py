@@ -17,7 +17,7 @@ from fl_node.learning.named import is_named, resolve
 from fl_node.learning.tables import load_csv
 from fl_node.spec import TaskSpec
 
-ENVIRONMENT = "FL_NODE_DATA"
+ENVIRONMENT = "FL_NODE_DATA_DIR"
 PART_SEED = 20090701
 IMAGES = ("mnist", "fashion-mnist")
 KNOWN = ("digits", *IMAGES, "credit-default", "csv:PATH", "npz:PATH", "module:callable")
@@ -32,7 +32,7 @@ def load(
         source: ``digits``, ``mnist``, ``fashion-mnist``, ``credit-default``, ``csv:PATH``, ``npz:PATH``, or
             ``module:callable`` (called without arguments, gives features and labels).
         task: what the rows must look like.
-        data_dir: folder of the data sets; else the environment's FL_NODE_DATA. Relative PATHs start there if it is
+        data_dir: folder of the data sets; else the environment's FL_NODE_DATA_DIR. Relative PATHs start there if it is
             given, else in the current folder.
         part: ``train`` and ``test`` are the publisher's own where there are (60,000 and 10,000 images of mnist and
             fashion-mnist), else four fifths and one fifth by a shuffle that is the same for everybody.

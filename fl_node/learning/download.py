@@ -56,7 +56,7 @@ def downloaded(remote: Remote, path: Path) -> Path:
         unfinished.unlink(missing_ok=True)
     raise DataError(
         f"cannot download {path.name}: {'; '.join(faults)}. Connect to the internet, or put the file into a folder and "
-        "name it with --data-dir or FL_NODE_DATA"
+        "name it with --data-dir or FL_NODE_DATA_DIR"
     )
 
 

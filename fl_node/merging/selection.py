@@ -112,7 +112,7 @@ def select(
     cut = None
     view = prefix.upto(prefix.size if seen is None else seen)
     if spec.rounds.mode == "sync":
-        cut = sync_prefix(spec, prefix, round_number, now_s)
+        cut = sync_prefix(spec, prefix, round_number, now_s, own_peer)
         if cut.size is None:
             raise ValueError(f"round {round_number} must wait for peers {list(cut.missing)} or the deadline")
         view = prefix.upto(cut.size)
@@ -139,7 +139,7 @@ class _Choice:
         entry = self.view.trained(peer.number)
         if entry is None:
             return self._left(peer, None, *self._absent(peer))
-        if self.cut is not None and entry.round != self.cut.round - 1:
+        if self.cut is not None and entry.round != self.cut.previous:
             return self._left(peer, entry, *self._absent(peer))
         for check in (self._withdrawn, self._stale, self._own_objection, self._objected):
             found = check(peer, entry)
@@ -151,8 +151,8 @@ class _Choice:
         if self.cut is None:
             return Outcome.NONE_YET, "has published nothing that was trained"
         if peer.number in self.cut.missing:
-            return Outcome.MISSING, f"no update of round {self.cut.round - 1} before the cut at entry {self.cut.size}"
-        return Outcome.OTHER_ROUND, f"not in round {self.cut.round - 1}"
+            return Outcome.MISSING, f"no update of round {self.cut.previous} before the cut at entry {self.cut.size}"
+        return Outcome.OTHER_ROUND, f"not in round {self.cut.previous}"
 
     def _withdrawn(self, peer: PeerFacts, entry: UpdateEntry) -> tuple[Outcome, str] | None:
         for word in self.view.objections(entry.ref):

@@ -19,12 +19,15 @@ from fl_node.spec import Spec
 class SyncCut:
     """Where round ``round`` looks: at the first ``size`` entries; ``None`` while it must wait.
 
+    ``previous`` is the round whose updates it merges: the one before; for a peer that closed in that one, yet another.
+
     ``present`` are the previous round's updates in that prefix that can be used, ``missing`` the peers that were
     expected and have none. ``deadline_time_s`` is the block time from which waiting is over; ``None`` before the
     previous round's first update. ``needed`` is how many of the ``present`` and ``missing`` complete the quorum.
     """
 
     round: int
+    previous: int
     size: int | None
     deadline_time_s: int | None
     present: tuple[UpdateRef, ...]
@@ -33,7 +36,9 @@ class SyncCut:
     by_deadline: bool = False
 
 
-def sync_prefix(spec: Spec, prefix: Prefix, round_number: int, now_s: int | None = None) -> SyncCut:
+def sync_prefix(
+    spec: Spec, prefix: Prefix, round_number: int, now_s: int | None = None, own_peer: int | None = None
+) -> SyncCut:
     """The cut for a round, from the entries alone and, while there is none, the chain's time.
 
     Args:
@@ -41,10 +46,16 @@ def sync_prefix(spec: Spec, prefix: Prefix, round_number: int, now_s: int | None
         round_number: the round to be played, from 1. Round 1 looks at nothing.
         now_s: a time before which no further entry can be recorded: block time of the block up to which ``prefix`` is
             complete. Default: that of its last entry. In an audit of an update: the block time of its entry.
+        own_peer: who plays the round; matters only for one that goes on after its closing update.
     """
-    if round_number <= 1:
-        return SyncCut(round_number, 0, None, (), (), 0)
-    count = _Count(spec, prefix, round_number - 1)
+    previous = round_number - 1
+    closing = prefix.latest(own_peer) if own_peer is not None else None
+    if closing is not None and closing.final and closing.round == previous:
+        # This peer goes on past the plan. Nobody merges closing updates: it looks again where its own did.
+        previous -= 1
+    if previous < 1:
+        return SyncCut(round_number, 0, 0, None, (), (), 0)
+    count = _Count(spec, prefix, previous, round_number)
     if count.first is None:
         return count.cut(None, None)
     opened_s = count.first_time_s
@@ -62,11 +73,12 @@ def sync_prefix(spec: Spec, prefix: Prefix, round_number: int, now_s: int | None
 
 
 class _Count:
-    """Who is expected in a round and who is there, entry by entry."""
+    """Who is expected in round ``number`` and who is there, entry by entry; decides about round ``played``."""
 
-    def __init__(self, spec: Spec, prefix: Prefix, number: int) -> None:
+    def __init__(self, spec: Spec, prefix: Prefix, number: int, played: int) -> None:
         self._prefix = prefix
         self._number = number
+        self._played = played
         # The shortest decimal that reads as this float is what stands in the spec: 0.7 of 10 peers are 7, not 8.
         self._quorum = Fraction(repr(spec.rounds.quorum))
         trained = [entry for entry in prefix.of_round(number) if not entry.final]
@@ -111,4 +123,4 @@ class _Count:
             if not entry.final and view.peer(entry.ref.peer).publishes
         )
         missing = tuple(sorted(self.counted - self.present))
-        return SyncCut(self._number + 1, size, deadline_time_s, present, missing, self.needed, by_deadline)
+        return SyncCut(self._played, self._number, size, deadline_time_s, present, missing, self.needed, by_deadline)

@@ -49,9 +49,9 @@ def public_data() -> Callable[[str], Path]:
 
     def find(name: str) -> Path:
         beside = Path(__file__).resolve().parents[3] / "shared" / "data"
-        for folder in (Path(os.environ.get("FL_NODE_DATA") or beside), beside):
+        for folder in (Path(os.environ.get("FL_NODE_DATA_DIR") or beside), beside):
             if (folder / name).is_dir():
                 return folder
-        pytest.skip(f"no {name} folder in $FL_NODE_DATA or {beside}")
+        pytest.skip(f"no {name} folder in $FL_NODE_DATA_DIR or {beside}")
 
     return find

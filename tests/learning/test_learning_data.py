@@ -235,7 +235,7 @@ def test_credit_missing_column_and_unknown_code(tmp_path: Path) -> None:
 
 
 def test_credit_without_a_file_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"10\.24432/C55S3H.*FL_NODE_DATA"):
+    with pytest.raises(DataError, match=r"10\.24432/C55S3H.*FL_NODE_DATA_DIR"):
         load("credit-default", CREDIT, tmp_path)
 
 

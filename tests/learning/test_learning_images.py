@@ -58,7 +58,7 @@ def test_idx_folder(tmp_path: Path, packed: bool, below: str) -> None:
 
 def test_folder_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder_of(tmp_path / "fashion-mnist")
-    monkeypatch.setenv("FL_NODE_DATA", str(tmp_path))
+    monkeypatch.setenv("FL_NODE_DATA_DIR", str(tmp_path))
     assert len(load("fashion-mnist", TASK, part="test")) == 5
 
 
@@ -171,7 +171,7 @@ def test_data_set_by_download(mirror: _Mirror, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(images._MIRRORS, "mnist", (_url(mirror, "/"),))
     monkeypatch.setitem(images._SHA256, "mnist", digests)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("FL_NODE_DATA", raising=False)
+    monkeypatch.delenv("FL_NODE_DATA_DIR", raising=False)
     assert len(load("mnist", TASK, part="train")) == 5
     assert len(mirror.asked) == 2
     mirror.files.clear()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import Log, spec
 
+from fl_node.merging.selection import select
 from fl_node.merging.sync import sync_prefix
 from fl_node.records import Role, UpdateRef
 
@@ -222,3 +223,20 @@ def test_against_brute_force_and_more_entries_never_move_a_cut(steps, quorum):
         for size in range(0, len(log.entries) + 1, 3):
             early = sync_prefix(limits, log.prefix.upto(size), number + 1).size
             assert early is None or early == want
+
+
+def test_a_peer_that_goes_on_after_closing_looks_again_where_its_closing_update_did():
+    log = Log(2)
+    log.publish(1, 1)
+    log.publish(2, 1)
+    decided = log.prefix.size
+    log.publish(1, 2, final=True)
+    log.publish(2, 2, final=True)
+    cut = sync_prefix(rules(), log.prefix, 3, own_peer=1)
+    assert (cut.previous, cut.size, cut.round) == (1, decided, 3)
+    assert select(rules(), log.prefix, 1, 3).candidates == tuple(
+        log.prefix.update(UpdateRef(peer, 1)) for peer in (1, 2)
+    )
+    log.publish(1, 3)  # the other one follows, and finds a round before its own as usual
+    assert sync_prefix(rules(), log.prefix, 4, own_peer=1).previous == 3
+    assert sync_prefix(rules(), log.prefix, 3, own_peer=2).previous == 1
