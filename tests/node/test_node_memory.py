@@ -78,8 +78,9 @@ def test_a_target_score_that_cannot_be_told_is_not_reached(tmp_path: Path, targe
     assert goal is not None and not goal.final
 
 
-def test_rounds_go_on_past_the_plan(tmp_path: Path) -> None:
-    twins = Twins(tmp_path, small_spec(rounds={"planned": 2}))
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_rounds_go_on_past_the_plan(tmp_path: Path, mode: str) -> None:
+    twins = Twins(tmp_path, small_spec(rounds={"planned": 2, "mode": mode}))
     twins.run()
     assert twins.run(rounds=4) == {1: None, 2: None, 3: None}
     updates = twins.replay().check()
