@@ -214,7 +214,12 @@ def obtain(peer: Peer, entry: UpdateEntry) -> Held:
     fetched = memoryview(data).nbytes  # first: no other thread comes between reading and writing the sum
     peer.fetched_bytes += fetched
     del data
-    return peer.store.hold(cid, most)
+    try:
+        return peer.store.hold(cid, most)
+    except StoreFull:
+        raise
+    except ContentError as cause:
+        raise StoreUnreachable(f"fetched {cid}, but the own content store does not give it back: {cause}") from cause
 
 
 def stored(peer: Peer, cid: Cid) -> bool:

@@ -281,7 +281,8 @@ def test_a_damaged_block_in_a_peers_store_is_not_served_as_good(chain: DevChain,
     assert _words(made, 1) == {2: Reason.UNAVAILABLE}
 
 
-def test_a_damaged_block_in_the_own_store_is_fetched_again(chain: DevChain, tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 5_000, 500_000], ids=["short", "long", "longer than a block"])
+def test_a_damaged_block_in_the_own_store_is_fetched_again(chain: DevChain, tmp_path: Path, times: int) -> None:
     """The closing update merges one's own trained update: its copy here is damaged, another peer has it."""
     made = found(tmp_path, chain, 2, rounds={"linger_s": 0.0, "planned": 1})
     ports = [free_port(), free_port()]
@@ -294,7 +295,7 @@ def test_a_damaged_block_in_the_own_store_is_fetched_again(chain: DevChain, tmp_
     own = replay.full.update(UpdateRef(1, 1))
     assert UpdateRef(1, 1) in [parent.ref for parent in replay.full.updates(2)[0].parents]
     path = made.states[0] / "content" / "objects" / str(Cid("raw", own.content))
-    path.write_bytes(b"rust")
+    path.write_bytes(b"rust" * times)
     with Gateway(Blockstore(made.states[1] / "content"), port=ports[1]):
         again = made.run(1)
         assert again.wait() == 0, again.stderr
