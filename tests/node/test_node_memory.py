@@ -89,13 +89,17 @@ def test_rounds_go_on_past_the_plan(tmp_path: Path, mode: str) -> None:
         assert mine == [(1, False), (2, False), (3, True), (4, False), (5, True)]
 
 
-def test_a_late_joiner_starts_at_the_round_it_found(tmp_path: Path) -> None:
-    twins = Twins(tmp_path, small_spec(rounds={"planned": 4}), size=3, members=2)
-    first = twins.peer(1)
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_a_late_joiner_starts_at_the_round_it_found(tmp_path: Path, mode: str) -> None:
+    twins = Twins(tmp_path, small_spec(rounds={"planned": 4, "mode": mode}), size=3, members=2)
+    both = [twins.peer(1), twins.peer(2)]
+    for peer in both:
+        peer.ledger.announce(1, bytes(32), bytes(32), f"memory://{peer.number}")
     for _ in range(3):
-        goal = next_goal(first)
-        assert goal is not None
-        play_round(first, goal)
+        for peer in both:
+            goal = next_goal(peer)
+            assert goal is not None
+            play_round(peer, goal)
     twins.chain.ledger().admit(memory_account(3), "site-3")
     assert twins.run() == {1: None, 2: None, 3: None}
     mine = [update.round for update in twins.replay().check() if update.ref.peer == 3]
