@@ -82,7 +82,7 @@ def obtain_model(view: View, at: str, stores: Sequence[ContentStore] = ()) -> Ob
         for entry in wanted:
             try:
                 data = _bytes_of(entry, prefix, stores, fetcher, weights.encoded_size(schema))
-                return Obtained(entry, data, verified_tensors(data, entry, prefix, schema))
+                return Obtained(entry, data, verified_tensors(spec, data, entry, prefix, schema))
             except (ContentError, MalformedWeights):
                 if entry is wanted[-1]:
                     raise

@@ -193,7 +193,7 @@ def reached_target(peer: Peer, last: UpdateEntry) -> bool:
     if not target:
         return False
     try:
-        tensors = verified_tensors(obtain(peer, last).data, last, peer.prefix, peer.schema)
+        tensors = verified_tensors(peer.spec, obtain(peer, last).data, last, peer.prefix, peer.schema)
     except (ContentError, MalformedWeights) as error:
         peer.emit(Event("lost", f"cannot tell whether {last.ref} reached the target score: {error}", {}))
         return False

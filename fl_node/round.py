@@ -11,7 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fl_node.content.cid import Cid
-from fl_node.errors import AlreadyRecorded, ContentError, FlNodeError, MalformedWeights, StoreUnreachable
+from fl_node.errors import (
+    AlreadyRecorded,
+    ContentError,
+    FlNodeError,
+    MalformedWeights,
+    StoreUnreachable,
+    TrainingFailed,
+)
 from fl_node.journal import Draft
 from fl_node.merging import weights
 from fl_node.merging.aggregation import aggregate, shares_of
@@ -117,6 +124,7 @@ def train(peer: Peer, draft: Draft, base: Tensors) -> Draft:
         peer.emit(Event("training", f"round {draft.round}: training", {"round": draft.round}))
         with peer.watch.phase("train"):
             tensors, told = peer.trainer.train(base, draft.sequence)
+        _check_own(peer, tensors)
         samples = told.samples
         training = {"loss": told.loss, "steps": told.steps, "samples": told.samples}
     with peer.watch.phase("publish"):
@@ -278,3 +286,11 @@ def _already_there(peer: Peer, update: Update) -> Update:
         f"expected {update.content.hex()}): somebody else signs with this key, or this state folder is a copy. "
         "Retire the key with `fl-node retire` and have a new one admitted"
     )
+
+
+def _check_own(peer: Peer, tensors: Tensors) -> None:
+    """What the others would call malformed is not published."""
+    try:
+        weights.check_magnitude(tensors, peer.spec.merging.max_magnitude)
+    except MalformedWeights as cause:
+        raise TrainingFailed(f"training diverged: {cause}; lower training.learning_rate in a new federation") from cause

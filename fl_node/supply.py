@@ -34,6 +34,7 @@ from fl_node.peer import Peer
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.progress import Event
 from fl_node.records import Encoding, Flag, Reason, Update, UpdateRef
+from fl_node.spec import Spec
 
 OWN_LABEL = "own"
 FETCHED_LABEL = "fetched"
@@ -117,7 +118,7 @@ def providers(prefix: Prefix, ref: UpdateRef, own: int) -> tuple[str | Endpoint,
     return tuple(endpoints)
 
 
-def verified_tensors(data: Buffer, entry: UpdateEntry, prefix: Prefix, schema: weights.Schema) -> Tensors:
+def verified_tensors(spec: Spec, data: Buffer, entry: UpdateEntry, prefix: Prefix, schema: weights.Schema) -> Tensors:
     """Parse an update's bytes (already checked against their CID) and hold them against the ledger's commitment.
 
     Raises:
@@ -130,6 +131,7 @@ def verified_tensors(data: Buffer, entry: UpdateEntry, prefix: Prefix, schema: w
             "safetensors (encoding 0); a newer version of fl-node may be able to read it"
         )
     tensors = weights.decode(data, schema).tensors
+    weights.check_magnitude(tensors, spec.merging.max_magnitude)
     opened = prefix.opened
     commitment = weights.commitment(
         opened.chain_id, opened.ledger, entry.ref.peer, entry.ref.sequence, weights.digest(tensors)
@@ -186,7 +188,7 @@ def _usable(peer: Peer, entry: UpdateEntry) -> _Good | Failure:
         # content could not be had.
         return Failure(Reason.UNAVAILABLE, str(error))
     try:
-        tensors = verified_tensors(held.data, entry, peer.prefix, peer.schema)
+        tensors = verified_tensors(peer.spec, held.data, entry, peer.prefix, peer.schema)
     except MalformedWeights as error:
         return Failure(Reason.MALFORMED, str(error))
     except ContentMismatch as error:

@@ -96,7 +96,7 @@ def judge(send: Send, federation_file: Path, states: Sequence[Path], test_file: 
             continue
         store = open_store("embedded", state / "content")
         data = store.get(cid_of_update(last.update), weights.encoded_size(schema))
-        accuracies.append(judgement.evaluate(verified_tensors(data, last, prefix, schema)).accuracy)
+        accuracies.append(judgement.evaluate(verified_tensors(federation.spec, data, last, prefix, schema)).accuracy)
         store.close()
     updates = sum(prefix.sequence(facts.number) for facts in prefix.peers())
     return Judged(tuple(accuracies), updates, index.size, index.root())

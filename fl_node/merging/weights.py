@@ -139,6 +139,19 @@ def encoded_size(schema: Schema, metadata_limit: int = 256) -> int:
     return 8 + names + metadata_limit + 64 + sum(_data_bytes(spec) for spec in schema.values())
 
 
+def check_magnitude(tensors: Tensors, limit: float) -> None:
+    """Refuse weights no training gives, which would overflow in whoever merges them.
+
+    Raises:
+        MalformedWeights: an element of a float32 or float64 tensor lies beyond +-``limit``.
+    """
+    for name, array in tensors.items():
+        if array.dtype.kind == "f" and array.size and (largest := max(array.max(), -array.min())) > limit:
+            raise MalformedWeights(
+                f"{name!r} holds {largest:g} in size, expected at most {limit:g} (merging.max_magnitude of the spec)"
+            )
+
+
 def decode(data: Buffer, expected: Schema | None = None) -> WeightsFile:
     """Read a safetensors file of a stranger.
 

@@ -17,6 +17,7 @@ from fl_node.errors import MalformedWeights
 from fl_node.merging.weights import (
     HEADER_LIMIT,
     TensorSpec,
+    check_magnitude,
     commitment,
     decode,
     digest,
@@ -223,6 +224,14 @@ HOSTILE = {
     "NaN": (file_of({"w": one()}, struct.pack("<2f", 1, float("nan"))), "'w' holds nan"),
     "infinity": (file_of({"w": one()}, struct.pack("<2f", 1, float("-inf"))), "'w' holds -inf"),
 }
+
+
+def test_weights_beyond_the_specs_magnitude_are_malformed():
+    fine = {"w": np.array([[-10.0, 3.0]], "f4"), "n": np.array([10**9]), "none": np.empty((0, 3))}
+    check_magnitude(fine, 10.0)
+    for bad in (-10.5, 1e38):
+        with pytest.raises(MalformedWeights, match=r"'w' holds .* at most 10 .*max_magnitude"):
+            check_magnitude({**fine, "w": np.array([bad], "f4")}, 10.0)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -77,6 +77,10 @@ RUBBISH: dict[str, tuple[Callable[[Tensors], bytes], Reason]] = {
     "dtypes": (lambda good: _with(good, lambda n, a: (n, a.astype(np.float64))), Reason.MALFORMED),
     "a tensor less": (lambda good: _file(dict(list(good.items())[:1])), Reason.MALFORMED),
     "not a number": (_nan, Reason.MALFORMED),
+    "values no training gives": (
+        lambda good: _with(good, lambda n, a: (n, np.full_like(a, 1e38))),
+        Reason.MALFORMED,
+    ),
     "10 GB header": (claim_of_ten_gigabytes, Reason.MALFORMED),
     "offsets beyond": (header, Reason.MALFORMED),
     "deep header": (deep, Reason.MALFORMED),
