@@ -96,7 +96,12 @@ class Crew:
         """
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_child, args=(theirs, work, arguments), name=name)
-        process.start()
+        # A child that is started by halves would complain; a signal can wait for a millisecond.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
         child = Child(name, process, ours)
         self.children.append(child)
@@ -159,7 +164,19 @@ def _child(pipe: Connection, work: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _die_with_parent() -> None:
-    """Linux: have the kernel end this process when the fork server, and so the demo, is gone. Not asked nicely: nobody
-    is there to wait, and a peer's state survives it."""
+    """Have this process end when the demo is gone, however it went. Not asked nicely: nobody is there to wait, and a
+    peer's state survives it.
+
+    The kernel tells of the fork server's end only (on Linux), and the server goes on while it has children; so a thread
+    watches the demo itself.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_outlive, args=(parent.sentinel,), name="parent-watch", daemon=True).start()
+
+
+def _outlive(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)

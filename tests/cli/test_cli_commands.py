@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Finished
 from consortium import free_port
+from left_by_demo import Finished
 from offspring import Run
 
 from fl_node.chains import FUNDERS, call, set_balance

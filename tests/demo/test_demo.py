@@ -28,7 +28,7 @@ from fl_node.spec import read_federation
 class Demo:
     """A demo under way, recognisable among this machine's processes by a mark in their environment."""
 
-    def __init__(self, *argv: object, **more: Any) -> None:
+    def __init__(self, scratch: Path, *argv: object) -> None:
         self.mark = f"FL_NODE_TEST_MARK=demo-{os.getpid()}-{time.monotonic_ns()}"
         name, _, value = self.mark.partition("=")
         self.process = subprocess.Popen(
@@ -36,9 +36,8 @@ class Demo:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, name: value},
+            env={**os.environ, name: value, "TMPDIR": str(scratch)},
             start_new_session=True,
-            **more,
         )
 
     def relatives(self) -> dict[int, str]:
@@ -74,11 +73,14 @@ class Demo:
 
 
 @pytest.fixture
-def start() -> Iterator[Any]:
+def start(tmp_path: Path) -> Iterator[Any]:
     demos: list[Demo] = []
 
-    def starter(*argv: object, **more: Any) -> Demo:
-        demos.append(Demo(*argv, **more))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+
+    def starter(*argv: object) -> Demo:
+        demos.append(Demo(scratch, *argv))
         return demos[-1]
 
     yield starter
