@@ -8,6 +8,7 @@ import sys
 import traceback
 
 from fl_node.cli.parser import build_parser
+from fl_node.cli.text import safe
 from fl_node.errors import FlNodeError
 
 COMMANDS = {
@@ -40,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     except FlNodeError as error:
         if arguments.verbose:
             traceback.print_exc()
-        print(f"fl-node: {error}", file=sys.stderr)
+        # Messages quote strangers: reasons and endpoints on the ledger, answers of an RPC endpoint.
+        print("fl-node: " + "\n".join(map(safe, str(error).split("\n"))), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("fl-node: interrupted", file=sys.stderr)
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.verbose:
             raise
         print(
-            f"fl-node: unexpected {type(error).__name__}: {error}. This is a defect: "
+            f"fl-node: unexpected {type(error).__name__}: {safe(str(error))}. This is a defect: "
             "run the command again with --verbose and report what it prints",
             file=sys.stderr,
         )

@@ -18,10 +18,12 @@ from fl_node.content.endpoints import parse_endpoint
 from fl_node.content.factory import open_store
 from fl_node.content.gateway import Gateway
 from fl_node.content.memory import MemoryStore
-from fl_node.errors import FlNodeError, PortTaken
+from fl_node.errors import FlNodeError, KeystoreError, PortTaken
+from fl_node.ledger.abi import address_bytes, checksum_address
 from fl_node.ledger.deploy import check_code
 from fl_node.ledger.rpc import RpcReader
 from fl_node.ledger.transport import Rpc
+from fl_node.records import Role
 from fl_node.spec import Deployment, Federation
 
 _ENOUGH_UPDATES = 100
@@ -46,7 +48,7 @@ def examine(config: NodeConfig) -> Iterator[Finding]:
     opened = _checked("federation file", lambda: deployed(config), "ask your coordinator for the deployed file")
     yield opened[0]
     if opened[1] is None:
-        for name in ("chain", "code", "spec", "balance"):
+        for name in ("chain", "code", "spec", "membership", "balance"):
             yield Finding(name, "unknown", "needs the federation file")
     else:
         federation, deployment = opened[1]
@@ -61,24 +63,63 @@ def _chain(config: NodeConfig, federation: Federation, deployment: Deployment) -
     finding, latest = _checked("chain", lambda: rpc.call("eth_getBlockByNumber", "latest", False), mend)
     yield finding
     if latest is None:
-        for name in ("code", "spec", "balance", "clock"):
+        for name in ("code", "spec", "membership", "balance", "clock"):
             yield Finding(name, "unknown", "needs the chain")
         return
     mend = "the federation file names another contract or chain: get the right file, or the right endpoint"
     yield _checked("code", lambda: check_code(rpc, deployment.contract), mend)[0]
     finding, reader = _checked("spec", lambda: RpcReader(deployment, federation.digest, rpc), mend)
     yield finding
-    yield _balance(config, rpc) if reader is not None else Finding("balance", "unknown", "needs the ledger")
+    if reader is None:
+        for name in ("membership", "balance"):
+            yield Finding(name, "unknown", "needs the ledger")
+    else:
+        yield _membership(config, reader)
+        yield _balance(config, rpc)
     yield _clock(int(latest["timestamp"], 16))
+
+
+def _membership(config: NodeConfig, reader: RpcReader) -> Finding:
+    """Whether the key in the state folder may publish: a retired peer finds out here, not when it starts."""
+    try:
+        address = _address(config)
+        state = reader.peer_of(address)
+    except FlNodeError as error:
+        return Finding("membership", "unknown", str(error), "make a key with `fl-node init`")
+    if state is None:
+        return Finding(
+            "membership",
+            "failed",
+            f"{address} is not a member of this federation",
+            f"give the address to the coordinator, who runs `fl-node admit {address} --site SITE`",
+        )
+    who = f"peer {state.number} of site {state.site}"
+    if state.retired_from is not None:
+        return Finding(
+            "membership",
+            "failed",
+            f"{who} is retired: its entries from {state.retired_from} on do not count",
+            "make a new key with `fl-node init` and ask the coordinator to admit it for your site",
+        )
+    if not state.roles & Role.PUBLISH:
+        return Finding("membership", "failed", f"{who} may not publish", "ask the coordinator for that role")
+    return Finding("membership", "ok", who)
+
+
+def _address(config: NodeConfig) -> str:
+    """The address of the keystore, which needs no password. Raises KeystoreError if there is none."""
+    try:
+        told = str(json.loads(config.key_path.read_text())["address"]).removeprefix("0x")
+        return checksum_address(address_bytes("0x" + told))
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise KeystoreError(f"no keystore at {config.key_path}: {cause}; make one with `fl-node init`") from cause
 
 
 def _balance(config: NodeConfig, rpc: Rpc) -> Finding:
     try:
-        address = "0x" + str(json.loads(config.key_path.read_text())["address"]).removeprefix("0x")
-    except (OSError, ValueError, KeyError, TypeError) as cause:
-        return Finding(
-            "balance", "unknown", f"no keystore at {config.key_path}: {cause}", "make one with `fl-node init`"
-        )
+        address = _address(config)
+    except KeystoreError as error:
+        return Finding("balance", "unknown", str(error), "make one with `fl-node init`")
     try:
         wei, price = int(rpc.call("eth_getBalance", address, "latest"), 16), int(rpc.call("eth_gasPrice"), 16)
     except FlNodeError as error:
