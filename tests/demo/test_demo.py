@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,11 +75,11 @@ class Demo:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Any]:
+def start() -> Iterator[Any]:
     demos: list[Demo] = []
 
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
+    # Short, for the fork server's socket lies in it.
+    scratch = Path(tempfile.mkdtemp(prefix="fl-demo-"))
 
     def starter(*argv: object) -> Demo:
         demos.append(Demo(scratch, *argv))
@@ -90,6 +92,7 @@ def start(tmp_path: Path) -> Iterator[Any]:
         demo.process.communicate()
         for pid in demo.relatives():
             os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def run(start: Any, *argv: object) -> dict[str, Any]:
