@@ -12,6 +12,7 @@ import multiprocessing.connection
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -22,7 +23,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-from fl_node.errors import FlNodeError
+from fl_node.errors import FlNodeError, UsageError
 
 PRELOAD = ("fl_node.demo.preload",)
 _PR_SET_PDEATHSIG = 1
@@ -71,7 +72,21 @@ class Crew:
         self.children: list[Child] = []
 
     def load(self) -> None:
-        """Start the server, which begins to load at once, while the parent does something else."""
+        """Start the server, which begins to load at once, while the parent does something else.
+
+        Raises:
+            UsageError: the folder for temporary files cannot hold the server's socket.
+        """
+        try:
+            self._load()
+        except OSError as cause:
+            folder = tempfile.gettempdir()
+            raise UsageError(
+                f"cannot start processes with temporary files in {folder}: {cause}; expected a short path that can be "
+                "written: set TMPDIR to one"
+            ) from cause
+
+    def _load(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             forkserver.ensure_running()
             return
