@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit, urlunsplit
 
 from fl_node.content import unixfs
 from fl_node.errors import UsageError
@@ -151,12 +152,20 @@ def open_federation(
     # A spec that no file can follow is found out before anything is paid for.
     deployed_bytes(federation.spec_bytes, _NOWHERE)
     made = deploy(rpc, signer, opening, artifact=artifact)
-    raw = deployed_bytes(federation.spec_bytes, made.deployment)
+    hint = made.deployment.model_copy(update={"rpc": without_credentials(made.deployment.rpc)})
+    raw = deployed_bytes(federation.spec_bytes, hint)
     if out is not None:
         write_whole(out, raw)
     if fund_wei:
         fund(rpc, signer, [member.account for member in members], fund_wei)
     return Opened(parse_federation(raw, str(out or "federation"), out), genesis, made.gas_used, made.tx_hash, out)
+
+
+def without_credentials(url: str) -> str:
+    """An RPC URL as it may go into a file for everybody: without user, password, query and fragment. A key that is
+    part of the path cannot be told from a path."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def refuse_overwrite(path: Path, force: bool) -> None:

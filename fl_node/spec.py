@@ -90,18 +90,22 @@ class RoundsSpec(Table):
     quorum: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         1.0, description="sync: share of active peers that completes a round"
     )
-    deadline_s: Annotated[float, Field(gt=0.0)] = Field(600.0, description="sync: seconds after a round's first update")
+    deadline_s: Annotated[float, Field(gt=0.0, le=1e9)] = Field(
+        600.0, description="sync: seconds after a round's first update"
+    )
     max_lag: Positive = Field(1000, description="entries by which an update's `seen` may lag behind the log")
     min_interval_s: Count = Field(0, description="least seconds between a peer's updates")
     depth: Count = Field(0, description="blocks on top of an entry before it counts as seen")
-    linger_s: Annotated[float, Field(ge=0.0)] = Field(60.0, description="seconds a closed peer goes on serving")
+    linger_s: Annotated[float, Field(ge=0.0, le=1e9)] = Field(60.0, description="seconds a closed peer goes on serving")
 
 
 class ContentSpec(Table):
     """How long bytes are kept and who may serve them."""
 
     retention_rounds: Positive = Field(20, description="rounds for which members keep others' updates")
-    fetch_timeout_s: Annotated[float, Field(gt=0.0)] = Field(60.0, description="total seconds to fetch one update")
+    fetch_timeout_s: Annotated[float, Field(gt=0.0, le=1e6)] = Field(
+        60.0, description="total seconds to fetch one update"
+    )
     allow_networks: tuple[str, ...] = Field((), description="private networks (CIDR) from which content may be fetched")
 
 

@@ -13,7 +13,8 @@ from worlds import funded_signer
 
 from fl_node import keys
 from fl_node.chains import FUNDERS, DevChain
-from fl_node.deployment import genesis_path, read_genesis
+from fl_node.deployment import genesis_path, read_genesis, without_credentials
+from fl_node.errors import SpecError
 from fl_node.ledger.deploy import check_code, committed_artifact
 from fl_node.ledger.rpc import RpcReader
 from fl_node.ledger.transport import Rpc
@@ -119,3 +120,24 @@ def test_compiling_gives_the_committed_artifact(anvil: DevChain, spec: Path) -> 
     done = run(anvil, "--spec", str(spec), "--compile", "--json")
     assert done.returncode == 0, done.stderr
     check_code(Rpc(anvil.rpc_url), json.loads(done.stdout)["address"], committed_artifact())
+
+
+def test_the_file_for_everybody_has_no_credentials_of_the_deployers_endpoint(
+    anvil: DevChain, spec: Path, tmp_path: Path
+) -> None:
+    secret = anvil.rpc_url.replace("://", "://user:s3cret@") + "/?apikey=t0psecret"
+    done = run(anvil, "--rpc", secret, "--spec", str(spec), "--owner", FUNDERS[5][0])
+    assert done.returncode == 0, done.stderr
+    written = read_federation(tmp_path / "federation.deployed.toml").deployment
+    assert written is not None and written.rpc.rstrip("/") == anvil.rpc_url
+    assert without_credentials("https://node.example:8545/path") == "https://node.example:8545/path"
+
+
+@pytest.mark.parametrize(
+    "table", ["[rounds]\ndeadline_s = inf", "[rounds]\nlinger_s = inf", "[content]\nfetch_timeout_s = inf"]
+)
+def test_seconds_without_end_are_refused(tmp_path: Path, table: str) -> None:
+    path = tmp_path / "federation.toml"
+    path.write_text(table + "\n")
+    with pytest.raises(SpecError, match="_s = inf: input should be less than or equal to"):
+        read_federation(path)
