@@ -157,13 +157,16 @@ def _child(pipe: Connection, work: str, arguments: tuple[Any, ...]) -> None:
     # Ctrl-C goes to the whole terminal; the parent decides what becomes of its children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
-    import torch
-
-    # Before anything else: a child forked after a threaded torch operation hangs at its first one otherwise.
-    torch.set_num_threads(1)
-    from fl_node.demo import workers
-
     try:
+        # Loaded before the fork, unless something is missing: then this says what.
+        import torch
+
+        import fl_node.demo.preload  # noqa: F401
+
+        # Before any work: a child forked after a threaded torch operation hangs at its first one otherwise.
+        torch.set_num_threads(1)
+        from fl_node.demo import workers
+
         pipe.send(Done(getattr(workers, work)(pipe.send, *arguments)))
     except FlNodeError as error:
         pipe.send(Failed(str(error), error.exit_code))

@@ -145,7 +145,7 @@ def _configured(federation_file: Path, state: Path, shard: Path, code: Sequence[
         "data": f"npz:{shard}",
         "device": "cpu",
         "threads": 1,
-        "poll_s": 0.05,
+        "poll_s": 0.02,
         "retry_s": 15.0,
         "allow_code": ",".join(code),
     }
