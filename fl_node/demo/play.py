@@ -18,7 +18,7 @@ from fl_node.demo.result import DemoResult, Judged, OnChain
 from fl_node.demo.settings import DemoSettings
 from fl_node.demo.table import Board
 from fl_node.errors import FlNodeError, StoreFull, UsageError
-from fl_node.learning.data import load
+from fl_node.learning.data import load_packed
 from fl_node.learning.partition import partition
 from fl_node.progress import Ended, Event
 from fl_node.spec import named_code, parse_federation
@@ -50,8 +50,9 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
         spec_file, out = folder / "federation.spec.toml", folder / "federation.toml"
         spec_file.write_text(settings.spec_text())
         console.print(f"chain       {settings.chain} at {chain.rpc_url}", highlight=False)
-        opening = crew.start("deployment", "open_on_chain", settings.chain, chain.rpc_url, spec_file, out, states)
+        # Before any child is started: that waits for the server to have loaded everything.
         shards, test_file = _deal(settings, folder, states)
+        opening = crew.start("deployment", "open_on_chain", settings.chain, chain.rpc_url, spec_file, out, states)
         on_chain: OnChain = _answer(crew, opening)
         console.print(f"contract    {on_chain.contract}, {on_chain.gas_used:,} gas", highlight=False)
         setup_s = time.perf_counter() - began
@@ -127,8 +128,8 @@ def _deal(settings: DemoSettings, folder: Path, states: Sequence[Path]) -> tuple
     """Split the data set into a common test set and one shard per peer, each in a file of its own."""
     task = parse_federation(settings.spec_text().encode()).spec.task
     test_file = folder / "test.npz"
-    load(settings.dataset, task, settings.data_dir, part="test").save(test_file)
-    rows = load(settings.dataset, task, settings.data_dir, part="train")
+    load_packed(settings.dataset, task, settings.data_dir, "test").save(test_file)
+    rows = load_packed(settings.dataset, task, settings.data_dir, "train")
     shards = []
     for state, indices in zip(
         states, partition(rows.labels, settings.peers, settings.partition, settings.seed), strict=True

@@ -10,9 +10,9 @@ import numpy as np
 
 from fl_node.errors import DataError
 from fl_node.learning.credit import load_credit
-from fl_node.learning.dataset import Dataset, checked
+from fl_node.learning.dataset import Dataset, Packed, checked
 from fl_node.learning.digits import load_digits
-from fl_node.learning.images import load_images
+from fl_node.learning.images import load_images, read_images
 from fl_node.learning.named import is_named, resolve
 from fl_node.learning.tables import load_csv
 from fl_node.spec import TaskSpec
@@ -45,6 +45,14 @@ def load(
         return load_images(source, part, task, folder)
     data = _whole(source, task, folder)
     return data if part == "all" else _share(data, part, source)
+
+
+def load_packed(source: str, task: TaskSpec, data_dir: Path | None, part: Literal["train", "test", "all"]) -> Packed:
+    """As :func:`load`, for rows that are only passed on: pixels stay bytes."""
+    if source in IMAGES:
+        return read_images(source, part, task, _folder(data_dir))
+    data = load(source, task, data_dir, part)
+    return Packed(data.features, data.labels)
 
 
 def _whole(source: str, task: TaskSpec, folder: Path | None) -> Dataset:
@@ -84,7 +92,8 @@ def _path(text: str, folder: Path | None) -> Path:
 
 
 def _load_npz(path: Path, task: TaskSpec) -> Dataset:
-    """Arrays ``x`` [n, \\*input_shape] and ``y`` [n]; pickled objects are refused."""
+    """Arrays ``x`` [n, \\*input_shape] and ``y`` [n], and ``scale`` where x is to be multiplied by a number, as bytes
+    of pixels are by 1/255. Pickled objects are refused."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if not isinstance(arrays, np.lib.npyio.NpzFile):
@@ -92,6 +101,8 @@ def _load_npz(path: Path, task: TaskSpec) -> Dataset:
             if not {"x", "y"} <= set(arrays.files):
                 raise DataError(f"{path}: holds the arrays {sorted(arrays.files)}; expected x and y")
             x, y = arrays["x"], arrays["y"]
+            if "scale" in arrays.files:
+                x = Packed(x, y, np.float32(arrays["scale"])).features()
     except DataError:
         raise
     except Exception as cause:  # zipfile, zlib, struct and numpy each have their own for a damaged file

@@ -30,11 +30,43 @@ class Dataset:
 
     def save(self, path: Path) -> None:
         """Write a file that the source ``npz:PATH`` reads: arrays ``x`` and ``y``, not compressed."""
-        try:
-            with path.open("wb") as file:
-                np.savez(file, x=self.features, y=self.labels)
-        except OSError as cause:
-            raise DataError(f"cannot write the data set to {path}: {cause.strerror}; check the folder") from cause
+        _write(path, x=self.features, y=self.labels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """Rows as their source holds them, to be dealt out and written: float32 ``values * scale`` are the features.
+
+    Pixels stay bytes this way, a quarter of the memory and of the writing.
+    """
+
+    values: NDArray[Any]
+    labels: NDArray[np.int64]
+    scale: np.float32 | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows(self, indices: NDArray[np.int64]) -> Packed:
+        """The rows of these indices, in this order, as a copy."""
+        return Packed(self.values[indices], self.labels[indices], self.scale)
+
+    def features(self) -> NDArray[Any]:
+        """The rows ready to be checked."""
+        return self.values if self.scale is None else np.multiply(self.values, self.scale, dtype=np.float32)
+
+    def save(self, path: Path) -> None:
+        """Write a file that the source ``npz:PATH`` reads."""
+        scale = {} if self.scale is None else {"scale": np.asarray(self.scale)}
+        _write(path, x=self.values, y=self.labels, **scale)
+
+
+def _write(path: Path, **arrays: NDArray[Any]) -> None:
+    try:
+        with path.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+    except OSError as cause:
+        raise DataError(f"cannot write the data set to {path}: {cause.strerror}; check the folder") from cause
 
 
 def checked(features: NDArray[Any], labels: NDArray[Any], task: TaskSpec, where: str) -> Dataset:

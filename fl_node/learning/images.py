@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_node.errors import DataError
-from fl_node.learning.dataset import Dataset, checked
+from fl_node.learning.dataset import Dataset, Packed, checked, checked_labels
 from fl_node.learning.download import Remote, cache_folder, downloaded
 from fl_node.spec import TaskSpec
 
 Part = Literal["train", "test", "all"]
+_PIXEL: Final = np.float32(1 / 255)
 
 _NAMES: Final[dict[str, tuple[str, str]]] = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -58,9 +59,15 @@ def load_images(name: str, part: Part, task: TaskSpec, folder: Path | None) -> D
     Raises:
         DataError: a file is missing, damaged or no idx file; another number of images than labels; another image size.
     """
+    packed = read_images(name, part, task, folder)
+    return checked(packed.features(), packed.labels, task, name)
+
+
+def read_images(name: str, part: Part, task: TaskSpec, folder: Path | None) -> Packed:
+    """As :func:`load_images`, the pixels still bytes. Their shape is checked by whoever unpacks them."""
     if part == "all":
-        both = [load_images(name, which, task, folder) for which in ("train", "test")]
-        return Dataset(np.concatenate([d.features for d in both]), np.concatenate([d.labels for d in both]))
+        both = [read_images(name, which, task, folder) for which in ("train", "test")]
+        return Packed(np.concatenate([p.values for p in both]), np.concatenate([p.labels for p in both]), _PIXEL)
     image_path, label_path = (_located(name, file, folder) for file in _NAMES[part])
     images, labels = read_idx(image_path), read_idx(label_path)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
@@ -68,8 +75,7 @@ def load_images(name: str, part: Part, task: TaskSpec, folder: Path | None) -> D
             f"{image_path} and {label_path}: got arrays of {list(images.shape)} and {list(labels.shape)}; expected "
             "[n, height, width] and [n]"
         )
-    scaled = np.multiply(images, np.float32(1 / 255), dtype=np.float32)
-    return checked(scaled, labels, task, str(image_path))
+    return Packed(images, checked_labels(labels, task, str(label_path)), _PIXEL)
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
