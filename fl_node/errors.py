@@ -148,3 +148,7 @@ class TrainingFailed(FlNodeError):
     """Local training did not produce a usable model (diverged to NaN, the user's loop raised)."""
 
     exit_code = 30
+
+
+class TrainingDiverged(TrainingFailed):
+    """Training ended in weights that nobody can use: from another start it may not."""

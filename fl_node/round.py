@@ -8,7 +8,10 @@ what it interrupts is done again from the ledger and the content store, and give
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from fl_node.content.cid import Cid
 from fl_node.errors import (
@@ -17,7 +20,7 @@ from fl_node.errors import (
     FlNodeError,
     MalformedWeights,
     StoreUnreachable,
-    TrainingFailed,
+    TrainingDiverged,
 )
 from fl_node.journal import Draft
 from fl_node.merging import weights
@@ -25,10 +28,11 @@ from fl_node.merging.aggregation import aggregate, shares_of
 from fl_node.merging.selection import Selection, select
 from fl_node.merging.weights import Tensors
 from fl_node.peer import Moved, Peer
+from fl_node.prefix import UpdateEntry
 from fl_node.progress import Event
 from fl_node.records import Flag, Update, UpdateRef
 from fl_node.report import compose_report
-from fl_node.supply import gather, publish_report, publish_weights, stored, stored_weights
+from fl_node.supply import cid_of_update, gather, publish_report, publish_weights, stored, stored_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +127,8 @@ def train(peer: Peer, draft: Draft, base: Tensors) -> Draft:
     if not draft.final:
         peer.emit(Event("training", f"round {draft.round}: training", {"round": draft.round}))
         with peer.watch.phase("train"):
-            tensors, told = peer.trainer.train(base, draft.sequence)
-        _check_own(peer, tensors)
-        samples = told.samples
-        training = {"loss": told.loss, "steps": told.steps, "samples": told.samples}
+            tensors, training = _trained(peer, draft, base)
+        samples = training["samples"]
     with peer.watch.phase("publish"):
         cid = publish_weights(peer, tensors, draft.sequence, draft.round)
         digest = weights.digest(tensors)
@@ -216,10 +218,11 @@ def _chosen(peer: Peer, round_number: int, now_s: int) -> Selection:
 
 
 def _merged_again(peer: Peer, draft: Draft) -> Tensors | None:
-    """The draft's base, from the store; ``None`` (and no draft any more) where it cannot be had again."""
+    """The draft's base, from the store; ``None`` (and no draft any more) where it cannot be had again, or where the
+    publisher of a parent has been retired since: what it gave need not be trained on."""
     entries = tuple(peer.prefix.update(parent.ref) for parent in draft.parents)
     supply = gather(peer, entries)
-    if not supply.failures:
+    if not supply.failures and all(peer.prefix.peer(entry.ref.peer).active for entry in entries):
         with peer.watch.phase("merge"):
             merged = aggregate(peer.spec, supply.entries, supply.tensors, peer.genesis, forget=supply.forget)
         if weights.digest(merged.tensors) == draft.base:
@@ -288,9 +291,44 @@ def _already_there(peer: Peer, update: Update) -> Update:
     )
 
 
+def _trained(peer: Peer, draft: Draft, base: Tensors) -> tuple[Tensors, dict[str, Any]]:
+    """Train from the base; where that diverges and others' updates are in it, from the own latest one, else from the
+    genesis. The recorded base stays what the rules give, and the report says where training started: one member whose
+    weights nobody can train on must not stop the others.
+
+    Raises:
+        TrainingDiverged: from everywhere.
+        TrainingFailed: the user's own loop raised.
+    """
+    starts: list[tuple[str, Callable[[], Tensors]]] = [("base", lambda: base)]
+    if any(parent.share_ppm and parent.peer != peer.number for parent in draft.parents):
+        own = peer.prefix.trained(peer.number)
+        if own is not None:
+            starts.append((str(own.ref), partial(_own_update, peer, own)))
+        starts.append(("genesis", peer.genesis))
+    for name, start in starts:
+        try:
+            tensors, told = peer.trainer.train(start(), draft.sequence)
+            _check_own(peer, tensors)
+        except (TrainingDiverged, ContentError, MalformedWeights) as error:
+            if name == starts[-1][0]:
+                raise
+            text = f"round {draft.round}: cannot train from {name}, trying from elsewhere: {error}"
+            peer.emit(Event("diverged", text, {"round": draft.round, "from": name}))
+            continue
+        return tensors, {"loss": told.loss, "steps": told.steps, "samples": told.samples, "from": name}
+    raise AssertionError("there is always the base")
+
+
+def _own_update(peer: Peer, own: UpdateEntry) -> Tensors:
+    return stored_weights(peer, cid_of_update(own.update))
+
+
 def _check_own(peer: Peer, tensors: Tensors) -> None:
     """What the others would call malformed is not published."""
     try:
         weights.check_magnitude(tensors, peer.spec.merging.max_magnitude)
     except MalformedWeights as cause:
-        raise TrainingFailed(f"training diverged: {cause}; lower training.learning_rate in a new federation") from cause
+        raise TrainingDiverged(
+            f"training diverged: {cause}; lower training.learning_rate in a new federation"
+        ) from cause

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from fl_node.errors import DataError, SpecError, TrainingFailed, UsageError
+from fl_node.errors import DataError, SpecError, TrainingDiverged, TrainingFailed, UsageError
 from fl_node.learning.dataset import Dataset
 from fl_node.learning.linear import LinearGradients
 from fl_node.learning.metrics import Evaluation, measure
@@ -79,7 +79,8 @@ class Trainer:
         """Train for ``training.epochs`` from these weights, which stay as they are.
 
         Raises:
-            TrainingFailed: the loss or a weight is no longer finite, or the user's own loop raised.
+            TrainingDiverged: the loss or a weight is no longer finite.
+            TrainingFailed: the user's own loop raised.
             MalformedWeights: the weights are not this model's.
         """
         start = time.perf_counter()
@@ -157,7 +158,7 @@ class Trainer:
     def _refuse_non_finite(self, loss: float, weights: Weights) -> None:
         bad = [name for name, array in weights.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
         if bad or not np.isfinite(loss):
-            raise TrainingFailed(
+            raise TrainingDiverged(
                 f"training diverged: loss {loss}, not finite: {', '.join(bad) or 'the loss'}; expected finite numbers. "
                 f"Lower training.learning_rate (now {self.spec.training.learning_rate:g}) in a new federation"
             )
