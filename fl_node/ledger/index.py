@@ -8,6 +8,7 @@ dropped move to their own table and stay readable.
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Final
 from fl_node.errors import InconsistentLog, LedgerError, WrongLedger
 from fl_node.ledger import codec, tree
 from fl_node.ledger.log_store import COLUMNS, SCHEMA, LogStore
-from fl_node.ledger.protocol import LedgerReader, RawLog
+from fl_node.ledger.protocol import LedgerReader, News, RawLog
 from fl_node.records import Entry, LedgerHead, UpdateObjected, UpdatePublished, UpdatesAttested
 
 _VERSION: Final = 1
@@ -51,6 +52,7 @@ class LedgerIndex(LogStore):
     def __init__(self, path: Path | str, reader: LedgerReader | None = None, depth: int = 0) -> None:
         super().__init__(path, writable=reader is not None)
         self._reader, self._depth = reader, depth
+        self._following = threading.Lock()
         try:
             if reader is not None:
                 self._adopt(reader)
@@ -59,7 +61,7 @@ class LedgerIndex(LogStore):
             raise
 
     def sync(self) -> Synced:
-        """Follow the chain to its head (less ``depth``). One head call when nothing is new.
+        """Follow the chain to its head (less ``depth``).
 
         Raises:
             InconsistentLog: the endpoint's entries do not have the contract's root; nothing of them is kept.
@@ -68,18 +70,27 @@ class LedgerIndex(LogStore):
         reader = self._reader
         if reader is None:
             raise LedgerError(f"the index {self._path} was opened for reading only; open it with a ledger to sync")
+        with self._following:
+            return self._follow(reader)
+
+    def _follow(self, reader: LedgerReader) -> Synced:
         for attempt in range(_ATTEMPTS):
             if attempt:
                 time.sleep(_FIRST_PAUSE_S * 5 ** (attempt - 1))
-            head = reader.head(self._depth, fresh=attempt > 0)
             with self._lock:
-                if head.block_hash == self._meta("block_hash") or self._lags(head):
+                known = self._known()
+            news = reader.news(known, self._depth)
+            with self._lock:
+                if news is None or self._lags(news.head):
                     return Synced(self.head)
+                head = news.head
                 try:
                     with self._db:
                         self._db.execute("BEGIN IMMEDIATE")
-                        dropped = self._drop_orphans(reader, head)
-                        added = self._extend(reader, head)
+                        if self._known() != known:
+                            raise _MovedError("another process writes this index")
+                        dropped = [] if news.follows else self._drop_orphans(reader, head)
+                        added = self._extend(reader, news)
                     return Synced(head, added, tuple(dropped))
                 except _MovedError as cause:
                     # The chain may have moved between two calls, and development nodes answer for a block with the
@@ -94,6 +105,11 @@ class LedgerIndex(LogStore):
                     raise LedgerError(f"cannot write the index {self._path}: {cause}; check its disk") from cause
         raise AssertionError("unreachable")
 
+    def _known(self) -> tuple[int, bytes] | None:
+        """Number and hash of the last synced block."""
+        number = self._meta("block")
+        return None if number is None else (number, self._meta("block_hash"))
+
     def _lags(self, head: LedgerHead) -> bool:
         """Whether this head is an earlier block of the indexed chain: an endpoint that is behind."""
         row = self._db.execute("SELECT hash FROM blocks WHERE number = ?", (head.block_number,)).fetchone()
@@ -101,9 +117,6 @@ class LedgerIndex(LogStore):
 
     def _drop_orphans(self, reader: LedgerReader, head: LedgerHead) -> list[Entry]:
         """Go back to the last block that is still on the chain; entries above it become orphans."""
-        last = self._meta("block")
-        if last is None or (last <= head.block_number and reader.block_hash(last) == self._meta("block_hash")):
-            return []
         keep = None
         for number, block_hash, size in self._db.execute("SELECT number, hash, size FROM blocks ORDER BY number DESC"):
             if number <= head.block_number and reader.block_hash(number) == block_hash:
@@ -122,15 +135,18 @@ class LedgerIndex(LogStore):
         self._set(block=number, block_hash=block_hash, size=size)
         return dropped
 
-    def _extend(self, reader: LedgerReader, head: LedgerHead) -> int:
+    def _extend(self, reader: LedgerReader, news: News) -> int:
         """Append the entries between the last synced block and the head, then compare the root."""
-        start = self._stored_size()
+        head, start = news.head, self._stored_size()
         frontier = tree.Frontier.at(start, self._subtree)
         if head.size != start:
-            done = self._meta("block")
-            first = reader.identity.first_block if done is None else done + 1
+            logs = news.logs
+            if not news.follows:
+                kept = self._meta("block")
+                first = reader.identity.first_block if kept is None else kept + 1
+                logs = reader.logs(first, head.block_number)
             batch: list[RawLog] = []
-            for log in reader.logs(first, head.block_number):
+            for log in logs:
                 batch.append(log)
                 if len(batch) >= _BATCH:
                     self._append(frontier, batch)

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias, TypeVar
 from fl_node.errors import LedgerError
 from fl_node.ledger import calls, codec, tree
 from fl_node.ledger.abi import address_bytes, checksum_address
-from fl_node.ledger.protocol import LedgerIdentity, RawLog, Receipt, Recovered, UpdateState
+from fl_node.ledger.protocol import LedgerIdentity, News, RawLog, Receipt, Recovered, UpdateState
 from fl_node.ledger.rules import MAX_MEMBERS, ZERO_ADDRESS, LedgerState, refused
 from fl_node.records import (
     ZERO32,
@@ -234,6 +234,13 @@ class MemoryLedger:
 
     def head(self, depth: int = 0, fresh: bool = False) -> LedgerHead:
         return self.chain.tip(depth).head
+
+    def news(self, known: tuple[int, bytes] | None, depth: int = 0) -> News | None:
+        head = self.head(depth)
+        if known is not None and known[1] == head.block_hash:
+            return None
+        follows = known is None or (known[0] <= head.block_number and self.block_hash(known[0]) == known[1])
+        return News(head, follows, self.logs(FIRST_BLOCK if known is None else known[0] + 1, head.block_number))
 
     def block_hash(self, number: int) -> bytes | None:
         block = self.chain.block(number)

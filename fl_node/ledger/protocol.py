@@ -40,6 +40,19 @@ class RawLog:
 
 
 @dataclass(frozen=True, slots=True)
+class News:
+    """What the chain has beyond a block that a reader knows.
+
+    ``follows``: that block is still on the chain (or none was named); else a reorganisation dropped it. ``logs``: those
+    after that block (or of the whole ledger) up to ``head``, to be read once, and only when ``follows``.
+    """
+
+    head: LedgerHead
+    follows: bool
+    logs: Iterable[RawLog] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class UpdateState:
     """What contract state (not only the log) keeps of an update. ``index`` is its entry; ``time_s`` block time."""
 
@@ -92,6 +105,12 @@ class LedgerReader(Protocol):
         """Size and root at the block with ``depth`` blocks on top of it (never before the deployment's block).
 
         An answer may be remembered while the chain does not move; ``fresh`` asks again.
+        """
+
+    def news(self, known: tuple[int, bytes] | None, depth: int = 0) -> News | None:
+        """Head and logs beyond a known block, by number and hash (None: of the whole ledger), never from memory.
+
+        None when ``known`` is the block with ``depth`` blocks on top of it: there is no news.
         """
 
     def block_hash(self, number: int) -> bytes | None:

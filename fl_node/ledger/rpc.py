@@ -7,22 +7,25 @@ the federation file says.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from fl_node.errors import ChainUnavailable, EntryRejected, LedgerError, WrongLedger
 from fl_node.ledger import calls, gas, views
 from fl_node.ledger.abi import address_bytes, checksum_address
-from fl_node.ledger.protocol import LedgerIdentity, RawLog, Receipt, Recovered, UpdateState
+from fl_node.ledger.protocol import LedgerIdentity, News, RawLog, Receipt, Recovered, UpdateState
 from fl_node.ledger.reverts import translated
 from fl_node.ledger.sender import Mined, Patience, Sender, TransactionSigner
-from fl_node.ledger.transport import Rpc, RpcError, quantity, raw_bytes
+from fl_node.ledger.transport import Request, Rpc, RpcError, quantity, raw_bytes
 from fl_node.records import ZERO32, Attestation, LedgerHead, Parent, PeerState, Reason, Role, Update, UpdateRef
 from fl_node.spec import Deployment
 
 _SPAN_FIRST: Final = 2_000
 _SPAN_MOST: Final = 500_000
 _LOGS_WANTED: Final = 2_000
+
+_Block: TypeAlias = tuple[int, bytes]  # number, hash
 
 
 class RpcReader:
@@ -53,20 +56,47 @@ class RpcReader:
 
     def head(self, depth: int = 0, fresh: bool = False) -> LedgerHead:
         """One request when the chain has not moved since the last call; two or three when it has."""
-        tip = self._block("latest")
-        if tip is None:
-            raise ChainUnavailable(f"{self.rpc.url} has no latest block; wait until it has synced")
-        number, block_hash = tip
+        number, block_hash = tip = self._latest()
         if self._tip == (block_hash, depth) and self._head is not None and not fresh:
             return self._head
         wanted = max(self._identity.first_block, number - depth)
         block = tip if wanted == number else self._block(hex(wanted))
-        if block is None:
-            raise ChainUnavailable(f"{self.rpc.url} lacks block {wanted}, below its tip {number}; try again")
-        state = views.read_state(self._view(views.state_call(), hex(wanted)))
-        self._tip = (block_hash, depth)
-        self._head = LedgerHead(state.size, state.root, wanted, block[1], state.highest_round)
-        return self._head
+        return self._seen(tip, depth, wanted, block, self._view(views.state_call(), hex(wanted)))
+
+    def news(self, known: tuple[int, bytes] | None, depth: int = 0) -> News | None:
+        """One request when there is none, two when there is; more only for many blocks or after a reorganisation."""
+        tip = self._latest()
+        number = tip[0]
+        if known is not None and known[1] == self._hash_at(tip, depth):
+            return None
+        wanted = max(self._identity.first_block, number - depth)
+        first = self._identity.first_block if known is None else known[0] + 1
+        stop = min(wanted, first + self._span - 1)
+        asked: list[Request] = [self._view_request(views.state_call(), hex(wanted))]
+        if wanted != number:
+            asked.append(("eth_getBlockByNumber", [hex(wanted), False]))
+        if known is not None and known[0] <= wanted:
+            asked.append(("eth_getBlockByNumber", [hex(known[0]), False]))
+        if first <= stop:
+            asked.append(self._logs_request(first, stop))
+        try:
+            state, *answers = self.rpc.batch(asked)
+        except ChainUnavailable:
+            self._span = max(1, self._span // 2)
+            raise
+        page = answers.pop() if first <= stop else []
+        followed = self._decoded(answers.pop()) if known is not None and known[0] <= wanted else None
+        block = self._decoded(answers.pop()) if answers else tip
+        if isinstance(state, RpcError):
+            raise translated(state) from state
+        head = self._seen(tip, depth, wanted, block, raw_bytes(state))
+        if known is not None and known[1] == head.block_hash:
+            return None
+        follows = known is None or (followed is not None and followed[1] == known[1])
+        if isinstance(page, RpcError):
+            # Perhaps for the range: page by page it is asked for less.
+            return News(head, follows, self.logs(first, wanted))
+        return News(head, follows, chain(self._page(page), self.logs(stop + 1, wanted)))
 
     def block_hash(self, number: int) -> bytes | None:
         """Hash of a block of the chain as it is now; None above its tip."""
@@ -78,9 +108,9 @@ class RpcReader:
         start = first_block
         while start <= last_block:
             stop = min(last_block, start + self._span - 1)
-            wanted = {"address": self._address, "fromBlock": hex(start), "toBlock": hex(stop)}
+            method, wanted = self._logs_request(start, stop)
             try:
-                page = self.rpc.call("eth_getLogs", wanted)
+                page = self.rpc.call(method, *wanted)
             except RpcError as refused:
                 if self._span == 1:
                     raise LedgerError(f"{self.rpc.url} gives no logs of block {start}: {refused}") from refused
@@ -90,12 +120,8 @@ class RpcReader:
                 # Perhaps too much for its time limit: the caller's next try asks for less.
                 self._span = max(1, self._span // 2)
                 raise
-            yield from (_raw_log(item) for item in page if not item.get("removed"))
+            yield from self._page(page)
             start = stop + 1
-            if len(page) < _LOGS_WANTED // 2:
-                self._span = min(_SPAN_MOST, self._span * 2)
-            elif len(page) > 2 * _LOGS_WANTED:
-                self._span = max(1, self._span // 2)
 
     def peer(self, number: int) -> PeerState:
         """A member by number; LookupError if there is none."""
@@ -129,15 +155,12 @@ class RpcReader:
     # ---- below -------------------------------------------------------------------------------------------------
 
     def _check(self, deployment: Deployment, spec_digest: bytes | None) -> tuple[LedgerIdentity, bytes]:
-        def view(data: bytes) -> tuple[str, list[Any]]:
-            return "eth_call", [{"to": self._address, "data": "0x" + data.hex()}, "latest"]
-
         chain_id, code, *answers, first = self.rpc.batch(
             [
                 ("eth_chainId", []),
                 ("eth_getCode", [self._address, "latest"]),
-                view(views.state_call()),
-                view(views.genesis_call()),
+                self._view_request(views.state_call()),
+                self._view_request(views.genesis_call()),
                 ("eth_getBlockByNumber", ["0x0", False]),
             ]
         )
@@ -178,13 +201,61 @@ class RpcReader:
         )
         return identity, raw_bytes(first["hash"])
 
-    def _block(self, which: str) -> tuple[int, bytes] | None:
-        block = self.rpc.call("eth_getBlockByNumber", which, False)
-        return (quantity(block["number"]), raw_bytes(block["hash"])) if block else None
+    def _latest(self) -> _Block:
+        tip = self._block("latest")
+        if tip is None:
+            raise ChainUnavailable(f"{self.rpc.url} has no latest block; wait until it has synced")
+        return tip
+
+    def _hash_at(self, tip: _Block, depth: int) -> bytes | None:
+        """Hash of the block ``depth`` below the tip, if it is known without asking."""
+        if depth == 0:
+            return tip[1]
+        return self._head.block_hash if self._head is not None and self._tip == (tip[1], depth) else None
+
+    def _seen(self, tip: _Block, depth: int, wanted: int, block: _Block | None, state: bytes) -> LedgerHead:
+        """The head at a block, remembered for as long as the tip stays."""
+        if block is None:
+            raise ChainUnavailable(f"{self.rpc.url} lacks block {wanted}, below its tip {tip[0]}; try again")
+        read = views.read_state(state)
+        self._tip = (tip[1], depth)
+        self._head = LedgerHead(read.size, read.root, wanted, block[1], read.highest_round)
+        return self._head
+
+    def _block(self, which: str) -> _Block | None:
+        return self._decoded(self.rpc.call("eth_getBlockByNumber", which, False))
+
+    def _decoded(self, block: Any) -> _Block | None:
+        """Number and hash of a block's header; None for a block that the endpoint lacks."""
+        if isinstance(block, RpcError):
+            raise block
+        if not block:
+            return None
+        try:
+            return quantity(block["number"]), raw_bytes(block["hash"])
+        except (KeyError, TypeError) as cause:
+            raise ChainUnavailable(f"got a malformed block from {self.rpc.url}: {str(block)[:200]}") from cause
+
+    def _logs_request(self, first_block: int, last_block: int) -> Request:
+        return "eth_getLogs", [{"address": self._address, "fromBlock": hex(first_block), "toBlock": hex(last_block)}]
+
+    def _page(self, page: Any) -> list[RawLog]:
+        """One page's logs; the next page's span follows from how many there were."""
+        if not isinstance(page, list):
+            raise ChainUnavailable(f"got {str(page)[:200]} from {self.rpc.url}; expected a list of logs")
+        if len(page) < _LOGS_WANTED // 2:
+            self._span = min(_SPAN_MOST, self._span * 2)
+        elif len(page) > 2 * _LOGS_WANTED:
+            self._span = max(1, self._span // 2)
+        return [_raw_log(item) for item in page if not item.get("removed")]
+
+    def _view_request(self, data: bytes, block: str = "latest") -> Request:
+        return "eth_call", [{"to": self._address, "data": "0x" + data.hex()}, block]
 
     def _view(self, data: bytes, block: str = "latest") -> bytes:
+        method, params = self._view_request(data, block)
         try:
-            return raw_bytes(self.rpc.call("eth_call", {"to": self._address, "data": "0x" + data.hex()}, block))
+            return raw_bytes(self.rpc.call(method, *params))
         except RpcError as refused:
             raise translated(refused) from refused
 

@@ -16,12 +16,12 @@ from fl_node.errors import InconsistentLog, LedgerError, WrongLedger
 from fl_node.ledger import tree
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.memory import MemoryChain
+from fl_node.ledger.protocol import News
 from fl_node.ledger.rpc import RpcLedger, RpcReader
 from fl_node.ledger.transport import Rpc
 from fl_node.ledger.views import state_call
 from fl_node.records import (
     Attestation,
-    LedgerHead,
     Reason,
     Role,
     UnknownEntry,
@@ -140,8 +140,8 @@ def test_an_endpoint_that_is_behind_takes_nothing_away(world: World) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(world.owner, name)
 
-        def head(self, depth: int = 0, fresh: bool = False) -> LedgerHead:
-            return world.owner.head(depth + self.blocks)
+        def news(self, known: tuple[int, bytes] | None, depth: int = 0) -> News | None:
+            return world.owner.news(known, depth + self.blocks)
 
     play(world, 1)
     reader = Behind()
@@ -308,6 +308,69 @@ def test_an_idle_poll_is_one_request(anvil: DevChain) -> None:
     assert index.sync().added == 0
     assert world.owner.rpc.requests_sent - before == 1
     world.close()
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_news_are_two_requests_and_more_only_where_batches_are_refused(anvil: DevChain, depth: int) -> None:
+    world = chain_world(anvil, THREE)
+    play(world, 1)
+    assert world.deployed is not None
+    with Relay(anvil.rpc_url) as relay:
+        batching, single = (RpcReader(world.deployed.deployment, None, Rpc(relay.url)) for _ in range(2))
+        relay.batches = False
+        assert single.rpc.batch([("eth_chainId", [])]) == ["0x7a69"]
+        indexes = [LedgerIndex(":memory:", reader, depth=depth) for reader in (batching, single)]
+        for rounds in range(2, 4):
+            for reader, index, most in zip((batching, single), indexes, (2, 5), strict=True):
+                relay.batches = reader is batching
+                before = reader.rpc.requests_sent
+                assert index.sync().head == world.owner.head(depth)
+                assert reader.rpc.requests_sent - before <= most
+                assert index.size == 4 + 3 * (rounds - 1) - depth
+                relay.seen.clear()
+                assert index.sync().added == 0
+                assert relay.seen == {"eth_getBlockByNumber": 1}
+            play(world, 1, rounds)
+    world.close()
+
+
+def test_a_reorganisation_of_the_same_height_is_seen_at_a_depth(lone_anvil: DevChain) -> None:
+    world = chain_world(lone_anvil, THREE)
+    play(world, 2)
+    index = LedgerIndex(":memory:", world.owner, depth=1)
+    before = (index.sync(), index.entries())[1]
+    assert len(before) == 9
+    call(lone_anvil.rpc_url, "anvil_reorg", 4, [])
+    play_again = an_update(world.owner.head(), 1, 1)
+    assert world.owner.head().size == 6
+    world.members[2].publish(play_again, ())
+    call(lone_anvil.rpc_url, "evm_mine")
+    outcome = index.sync()
+    assert outcome.orphaned == tuple(before[6:]) and outcome.added == 1
+    assert index.root() == world.owner.head().root and index.size == 7
+    world.close()
+
+
+def test_two_that_write_one_file_agree(world: World, tmp_path: Path) -> None:
+    class Slow:
+        """Another process writes the file between this one's question and its answer."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(world.owner, name)
+
+        def news(self, known: tuple[int, bytes] | None, depth: int = 0) -> News | None:
+            answer = world.owner.news(known, depth)
+            other.sync()
+            return answer
+
+    play(world, 1)
+    other = LedgerIndex(tmp_path / "index.db", world.owner)
+    index = LedgerIndex(tmp_path / "index.db", Slow())  # type: ignore[arg-type]
+    assert index.sync().head == world.owner.head()
+    play(world, 1, 2)
+    assert index.sync().head == world.owner.head()
+    assert [entry.index for entry in index.entries()] == list(range(10))
+    assert index.orphans() == []
 
 
 def test_anvil_s_reorganisation_is_seen(lone_anvil: DevChain, tmp_path: Path) -> None:
