@@ -75,7 +75,7 @@ class Outbox:
             "INSERT OR REPLACE INTO sent VALUES (?, ?, ?, ?, ?, ?, NULL)",
             (tx_hash, nonce, label, json.dumps(fields), raw, time.time()),
         )
-        return next(item for item in self.all() if item.nonce == nonce)
+        return self._read("nonce = ?", (nonce,))[0]
 
     def mined(self, nonce: int, block: int) -> None:
         """Note the block in which it is."""
@@ -95,24 +95,26 @@ class Outbox:
 
     def all(self) -> list[Stored]:
         """Everything kept, by nonce."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT nonce, label, fields, raw, hash, block FROM sent ORDER BY nonce, stored_at"
-            ).fetchall()
-        found: dict[int, Stored] = {}
-        for nonce, label, fields, raw, tx_hash, block in rows:
-            hashes = found[nonce].hashes if nonce in found else ()
-            found[nonce] = Stored(nonce, label, json.loads(fields), raw, (*hashes, tx_hash), block)
-        return list(found.values())
+        return self._read("TRUE")
 
     def pending(self) -> list[Stored]:
         """What is not in a block yet, by nonce."""
-        return [item for item in self.all() if item.block is None]
+        return self._read("block IS NULL")
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._db.close()
+
+    def _read(self, where: str, values: tuple[object, ...] = ()) -> list[Stored]:
+        query = f"SELECT nonce, label, fields, raw, hash, block FROM sent WHERE {where} ORDER BY nonce, stored_at"  # noqa: S608
+        with self._lock:
+            rows = self._db.execute(query, values).fetchall()
+        found: dict[int, Stored] = {}
+        for nonce, label, fields, raw, tx_hash, block in rows:
+            hashes = found[nonce].hashes if nonce in found else ()
+            found[nonce] = Stored(nonce, label, json.loads(fields), raw, (*hashes, tx_hash), block)
+        return list(found.values())
 
     def _run(self, statement: str, values: tuple[object, ...]) -> None:
         try:
