@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 from fl_node.assembly import assembled, check_membership
 from fl_node.config import NodeConfig
 from fl_node.errors import ChainUnavailable, ContentError, EntryRejected, MalformedWeights, StoreUnreachable
-from fl_node.merging.sync import sync_prefix
+from fl_node.merging.sync import pace, sync_prefix
 from fl_node.peer import Moved, Peer, Stopped
 from fl_node.prefix import UpdateEntry
 from fl_node.progress import Emit, Ended, Event
@@ -164,7 +164,7 @@ def next_goal(peer: Peer, rounds: int = 0) -> Goal | None:
     """What to make next; ``None`` once the closing update is on the ledger.
 
     A member that was admitted while the federation was under way starts at the round it found. In sync mode a peer
-    that fell behind goes on at the highest round: nobody would merge what it made for an earlier one.
+    that fell behind goes on at the highest round that has begun: nobody would merge what it made for an earlier one.
 
     Raises:
         NotAMember: this peer was retired.
@@ -181,7 +181,8 @@ def next_goal(peer: Peer, rounds: int = 0) -> Goal | None:
         return None
     earliest = max(1, prefix.peer(peer.number).round_at_admission) if last is None else own_round + 1
     if peer.spec.rounds.mode == "sync":
-        earliest = max(earliest, prefix.highest_round)
+        # Not the highest round on the ledger: one member can raise that by publishing rounds that have not begun.
+        earliest = max(own_round + 1, pace(peer.spec, prefix))
     final = earliest > planned or (last is not None and not last.final and reached_target(peer, last))
     return Goal(prefix.sequence(peer.number) + 1, earliest, final)
 
@@ -214,7 +215,7 @@ def await_turn(peer: Peer, goal: Goal, poll_s: float) -> None:
             now_s = peer.chain_time_s()  # before the look at the chain: entries after it cannot be earlier
             peer.sync()
             check_membership(peer.prefix.peer(peer.number))
-            cut = sync_prefix(peer.spec, peer.prefix, goal.round, now_s, peer.number)
+            cut = sync_prefix(peer.spec, peer.prefix, goal.round, now_s)
             if cut.size is not None:
                 if cut.missing:
                     names = ", ".join(str(number) for number in cut.missing)

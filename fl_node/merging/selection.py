@@ -112,7 +112,7 @@ def select(
     cut = None
     view = prefix.upto(prefix.size if seen is None else seen)
     if spec.rounds.mode == "sync":
-        cut = sync_prefix(spec, prefix, round_number, now_s, own_peer)
+        cut = sync_prefix(spec, prefix, round_number, now_s)
         if cut.size is None:
             raise ValueError(f"round {round_number} must wait for peers {list(cut.missing)} or the deadline")
         view = prefix.upto(cut.size)
@@ -125,6 +125,7 @@ class _Choice:
     def __init__(self, spec: Spec, prefix: Prefix, view: Prefix, own_peer: int, cut: SyncCut | None) -> None:
         self.spec, self.view, self.own_peer, self.cut = spec, view, own_peer, cut
         self.prefix = prefix
+        self.present = frozenset(cut.present if cut else ())
         self.own_sequence = prefix.sequence(own_peer) + 1
         previous = prefix.updates(own_peer)
         #: Entry of this peer's previous update: what lies after it belongs to this round.
@@ -139,7 +140,7 @@ class _Choice:
         entry = self.view.trained(peer.number)
         if entry is None:
             return self._left(peer, None, *self._absent(peer))
-        if self.cut is not None and entry.round != self.cut.previous:
+        if self.cut is not None and entry.ref not in self.present:
             return self._left(peer, entry, *self._absent(peer))
         for check in (self._withdrawn, self._stale, self._own_objection, self._objected):
             found = check(peer, entry)
@@ -182,15 +183,18 @@ class _Choice:
     def _objected(self, peer: PeerFacts, entry: UpdateEntry) -> tuple[Outcome, str] | None:
         sites = set()
         for word in self.view.objections(entry.ref):
-            lasting = word.reason is not Reason.UNAVAILABLE or word.index > self.round_began
-            if lasting and word.peer not in (self.own_peer, peer.number):
+            # "Malformed" and "digest mismatch" anybody can check on the bytes: others are never believed about that.
+            if word.reason is not Reason.UNAVAILABLE or word.index <= self.round_began:
+                continue
+            if word.peer not in (self.own_peer, peer.number):
                 sites.add(self.view.peer(word.peer).site)
         if len(sites) < self.spec.merging.objection_quorum:
             return None
         for said in self.view.attestations(entry.ref):
             if self.view.peer(said.peer).site != peer.site:
                 return None
-        return Outcome.OBJECTED, f"objected to by {len(sites)} sites, attested by nobody: {', '.join(sorted(sites))}"
+        names = ", ".join(sorted(sites))
+        return Outcome.OBJECTED, f"called unavailable by {len(sites)} sites, attested by nobody: {names}"
 
     def _left(self, peer: PeerFacts, entry: UpdateEntry | None, outcome: Outcome, reason: str) -> Considered:
         return Considered(peer.number, entry, outcome, reason)

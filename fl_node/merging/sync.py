@@ -1,16 +1,18 @@
 """The derived prefix of a synchronous round: up to which entry everybody looks when choosing parents for it.
 
 Not chosen by the peer but computed from the log, so that all peers of a round merge the same updates and a reader can
-tell who was waited for. docs/replay-rules.md has the rule in words.
+tell who was waited for. An update sets the pace only if it was made after its own round's cut, so that nobody can run
+ahead of the others by publishing rounds that have not begun. docs/replay-rules.md has the rule in words.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, field
 from fractions import Fraction
 
-from fl_node.prefix import Prefix
+from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import PeerRetired, UpdatePublished, UpdateRef
 from fl_node.spec import Spec
 
@@ -19,11 +21,12 @@ from fl_node.spec import Spec
 class SyncCut:
     """Where round ``round`` looks: at the first ``size`` entries; ``None`` while it must wait.
 
-    ``previous`` is the round whose updates it merges: the one before; for a peer that closed in that one, yet another.
+    ``previous`` is the round whose updates it merges: the one before; where everybody closed in that one, an earlier.
 
-    ``present`` are the previous round's updates in that prefix that can be used, ``missing`` the peers that were
-    expected and have none. ``deadline_time_s`` is the block time from which waiting is over; ``None`` before the
-    previous round's first update. ``needed`` is how many of the ``present`` and ``missing`` complete the quorum.
+    ``present`` are that round's updates in the prefix that count and can be used, ``missing`` the peers that were
+    expected in the round before and have none. ``deadline_time_s`` is the block time from which waiting is over;
+    ``None`` before the first update of the round before. ``needed`` is how many of those there and the ``missing``
+    complete the quorum.
     """
 
     round: int
@@ -36,91 +39,146 @@ class SyncCut:
     by_deadline: bool = False
 
 
-def sync_prefix(
-    spec: Spec, prefix: Prefix, round_number: int, now_s: int | None = None, own_peer: int | None = None
-) -> SyncCut:
+def sync_prefix(spec: Spec, prefix: Prefix, round_number: int, now_s: int | None = None) -> SyncCut:
     """The cut for a round, from the entries alone and, while there is none, the chain's time.
+
+    Costs what is new since the last call for the same log and spec.
 
     Args:
         prefix: the log as far as it is known. Once it holds the cut, more entries do not change it.
         round_number: the round to be played, from 1. Round 1 looks at nothing.
         now_s: a time before which no further entry can be recorded: block time of the block up to which ``prefix`` is
             complete. Default: that of its last entry. In an audit of an update: the block time of its entry.
-        own_peer: who plays the round; matters only for one that goes on after its closing update.
     """
-    previous = round_number - 1
-    closing = prefix.latest(own_peer) if own_peer is not None else None
-    if closing is not None and closing.final and closing.round == previous:
-        # This peer goes on past the plan. Nobody merges closing updates: it looks again where its own did.
-        previous -= 1
-    if previous < 1:
-        return SyncCut(round_number, 0, 0, None, (), (), 0)
-    count = _Count(spec, prefix, previous, round_number)
+    cuts = _settled(spec, prefix)
+    if round_number <= cuts.known(prefix):
+        return cuts.settled[round_number - 1]
+    count = _Count(spec, prefix, cuts, round_number - 1)
     if count.first is None:
-        return count.cut(None, None)
-    opened_s = count.first_time_s
-    deadline_time_s = opened_s + math.ceil(spec.rounds.deadline_s)
-    for fact in prefix.facts(count.first):
-        if fact.time_s >= deadline_time_s:
-            return count.cut(fact.index, deadline_time_s, by_deadline=True)
-        if isinstance(fact.body, UpdatePublished | PeerRetired):
-            count.add(fact.body)
-            if len(count.present & count.counted) >= count.needed:
-                return count.cut(fact.index + 1, deadline_time_s)
-    if (prefix.time_s if now_s is None else now_s) >= deadline_time_s:
-        return count.cut(prefix.size, deadline_time_s, by_deadline=True)
-    return count.cut(None, deadline_time_s)
+        return count.cut(None)
+    found = count.scan()
+    if found is None and (prefix.time_s if now_s is None else now_s) >= count.deadline_time_s:
+        return count.cut(prefix.size, by_deadline=True)
+    return count.cut(None) if found is None else found
+
+
+def pace(spec: Spec, prefix: Prefix) -> int:
+    """Highest round of an update that counts: made after its own round's cut. 0: none yet."""
+    cuts = _settled(spec, prefix)
+    known = cuts.known(prefix)
+    return known if cuts.opening(prefix, known) is not None else known - 1
+
+
+@dataclass(slots=True)
+class _Cuts:
+    """The cuts that a log's entries settle, of rounds 1, 2, 3, ...: one cannot be there without those before it.
+
+    ``sizes`` has how many entries it takes to know each. More entries never change one, so all views share them.
+    """
+
+    settled: list[SyncCut] = field(default_factory=lambda: [SyncCut(1, 0, 0, None, (), (), 0)])
+    sizes: list[int] = field(default_factory=lambda: [0])
+
+    def known(self, prefix: Prefix) -> int:
+        """The highest round whose cut this prefix holds; at least 1."""
+        return bisect_right(self.sizes, prefix.size)
+
+    def counts(self, entry: UpdateEntry) -> bool:
+        """Whether an update was made after the cut of its own round. Cuts not known here lie behind the update."""
+        if entry.round > len(self.settled):
+            return False
+        size = self.settled[entry.round - 1].size
+        return size is not None and entry.update.seen >= size
+
+    def opening(self, prefix: Prefix, number: int) -> UpdateEntry | None:
+        """A round's first update that counts, closing or not."""
+        return next((entry for entry in prefix.of_round(number) if self.counts(entry)), None)
+
+
+def _settled(spec: Spec, prefix: Prefix) -> _Cuts:
+    """The cuts of this log under this spec, all that the prefix settles among them."""
+    key = ("sync cuts", spec.rounds.quorum, spec.rounds.deadline_s, spec.merging.max_staleness)
+    cuts: _Cuts = prefix.derived(key, _Cuts)
+    while cuts.known(prefix) == len(cuts.settled):
+        count = _Count(spec, prefix, cuts, len(cuts.settled))
+        found = count.scan() if count.first is not None else None
+        if found is None or found.size is None:
+            break
+        cuts.settled.append(found)
+        cuts.sizes.append(found.size + found.by_deadline)  # the entry after the deadline is what tells
+    return cuts
 
 
 class _Count:
-    """Who is expected in round ``number`` and who is there, entry by entry; decides about round ``played``."""
+    """Who is expected in round ``number`` and who is there, entry by entry; decides about the round after it."""
 
-    def __init__(self, spec: Spec, prefix: Prefix, number: int, played: int) -> None:
-        self._prefix = prefix
-        self._number = number
-        self._played = played
+    def __init__(self, spec: Spec, prefix: Prefix, cuts: _Cuts, number: int) -> None:
+        self._prefix, self._cuts, self._number = prefix, cuts, number
         # The shortest decimal that reads as this float is what stands in the spec: 0.7 of 10 peers are 7, not 8.
         self._quorum = Fraction(repr(spec.rounds.quorum))
-        trained = [entry for entry in prefix.of_round(number) if not entry.final]
-        self.first = trained[0].index if trained else None
-        self.first_time_s = trained[0].time_s if trained else 0
-        before = prefix.upto(prefix.size if self.first is None else self.first)
+        first = cuts.opening(prefix, number)
+        self.first = first.index if first else None
+        self.deadline_time_s = first.time_s + math.ceil(spec.rounds.deadline_s) if first else 0
+        before = prefix if first is None else prefix.upto(first.index)
         self._expected: set[int] = set()
         for peer in before.peers():
             latest = before.latest(peer.number)
             alive = max(peer.round_at_admission, latest.round if latest else 0)
-            gone = latest is not None and (latest.final or latest.round > number)
+            gone = latest is not None and (latest.final or latest.round >= number)
             if peer.publishes and not gone and number - alive <= spec.merging.max_staleness:
                 self._expected.add(peer.number)
-        self.present: set[int] = set()
-        self._gone: set[int] = set()
-        self._retired: set[int] = set()
-
-    @property
-    def counted(self) -> set[int]:
-        """Peers whose update of the round is there or may still come."""
-        return self._expected - self._retired - (self._gone - self.present)
+        #: Those of the expected whose update is there or may still come, and those whose update is there.
+        self._counted = set(self._expected)
+        self._there: set[int] = set()
 
     @property
     def needed(self) -> int:
-        return math.ceil(self._quorum * len(self.counted))
+        return math.ceil(self._quorum * len(self._counted))
 
-    def add(self, body: UpdatePublished | PeerRetired) -> None:
+    def scan(self) -> SyncCut | None:
+        """The cut that the entries from the round's first update on settle; ``None`` where they do not."""
+        if self.first is None:
+            return None
+        for fact in self._prefix.facts(self.first):
+            if fact.time_s >= self.deadline_time_s:
+                return self.cut(fact.index, by_deadline=True)
+            if isinstance(fact.body, UpdatePublished | PeerRetired):
+                self._add(fact.body)
+                if len(self._there) >= self.needed:
+                    return self.cut(fact.index + 1)
+        return None
+
+    def _add(self, body: UpdatePublished | PeerRetired) -> None:
         if isinstance(body, PeerRetired):
-            self._retired.add(body.peer)
+            self._expected.discard(body.peer)
+            self._counted.discard(body.peer)
+            self._there.discard(body.peer)
+            return
+        if body.peer not in self._expected:
             return
         entry = self._prefix.update(body.ref)
-        if entry.round == self._number and not entry.final:
-            self.present.add(body.peer)
-        elif entry.final or entry.round > self._number:
-            self._gone.add(body.peer)
+        if entry.round == self._number and not entry.final and self._cuts.counts(entry):
+            self._counted.add(body.peer)
+            self._there.add(body.peer)
+        elif (entry.final or entry.round >= self._number) and body.peer not in self._there:
+            # The ledger takes rising rounds only: one for this round cannot come any more.
+            self._counted.discard(body.peer)
 
-    def cut(self, size: int | None, deadline_time_s: int | None, *, by_deadline: bool = False) -> SyncCut:
+    def cut(self, size: int | None, *, by_deadline: bool = False) -> SyncCut:
         view = self._prefix.upto(self._prefix.size if size is None else size)
-        present = tuple(
+        previous, present = self._number, self._present(view, self._number)
+        while size is not None and not present and previous > 1:
+            previous -= 1
+            present = self._present(view, previous)
+        if not present:
+            previous = self._number
+        missing = tuple(sorted(self._counted - self._there))
+        deadline_time_s = None if self.first is None else self.deadline_time_s
+        return SyncCut(self._number + 1, previous, size, deadline_time_s, present, missing, self.needed, by_deadline)
+
+    def _present(self, view: Prefix, number: int) -> tuple[UpdateRef, ...]:
+        return tuple(
             entry.ref
-            for entry in view.of_round(self._number)
-            if not entry.final and view.peer(entry.ref.peer).publishes
+            for entry in view.of_round(number)
+            if not entry.final and self._cuts.counts(entry) and view.peer(entry.ref.peer).publishes
         )
-        missing = tuple(sorted(self.counted - self.present))
-        return SyncCut(self._played, self._number, size, deadline_time_s, present, missing, self.needed, by_deadline)

@@ -67,7 +67,14 @@ class Log:
         return number
 
     def publish(
-        self, peer: int, round_number: int, *, final: bool = False, samples: int = 100, parents: tuple[Parent, ...] = ()
+        self,
+        peer: int,
+        round_number: int,
+        *,
+        final: bool = False,
+        samples: int = 100,
+        parents: tuple[Parent, ...] = (),
+        seen: int | None = None,
     ) -> UpdateRef:
         sequence = self.sequences[peer] = self.sequences.get(peer, 0) + 1
         update = Update(
@@ -76,7 +83,7 @@ class Log:
             weights=bytes(32),
             base=bytes(32),
             report=bytes(32),
-            seen=len(self.entries),
+            seen=len(self.entries) if seen is None else seen,
             seen_root=bytes(32),
             sequence=sequence,
             round=round_number,
