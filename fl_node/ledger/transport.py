@@ -55,9 +55,9 @@ class Rpc:
         import requests
         from web3 import HTTPProvider
 
-        session = requests.Session()
-        # Proxies and .netrc are looked up on every request; a loopback endpoint has neither.
-        session.trust_env = parts.hostname not in _LOOPBACK
+        from fl_node.ledger.loopback import LoopbackSession
+
+        session = LoopbackSession() if parts.hostname in _LOOPBACK else requests.Session()
         self.url = url
         self.requests_sent = 0
         self._batches = True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -88,6 +90,34 @@ def test_errors_of_the_endpoint_are_not_unavailability(world: World) -> None:
     assert caught.value.code == -32601
     good, bad = Rpc(deployment(world).rpc).batch([("eth_chainId", []), ("eth_nothing", [])])
     assert good == "0x7a69" and isinstance(bad, RpcError)
+
+
+def test_a_local_endpoint_may_move_and_may_want_a_password(world: World) -> None:
+    seen: list[tuple[str, str | None]] = []
+    target = deployment(world).rpc
+
+    class Moved(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append((self.path, self.headers["Authorization"]))
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(307)
+            self.send_header("Location", target)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Moved)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        rpc = Rpc(f"http://me:secret@127.0.0.1:{server.server_port}/rpc")
+        assert rpc.call("eth_chainId") == "0x7a69"
+        assert rpc.batch([("eth_chainId", []), ("eth_chainId", [])]) == ["0x7a69"] * 2
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert set(seen) == {("/rpc", "Basic bWU6c2VjcmV0")}
 
 
 def test_an_endpoint_that_is_too_busy_is_unavailable(world: World) -> None:
