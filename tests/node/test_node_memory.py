@@ -19,7 +19,8 @@ from fl_node.ledger.memory import MemoryLedger, memory_account
 from fl_node.ledger.protocol import Receipt
 from fl_node.node import next_goal, take_part
 from fl_node.peer import Stopped
-from fl_node.records import Flag, LedgerHead, Reason, UpdateObjected, UpdateRef
+from fl_node.progress import Event
+from fl_node.records import Flag, LedgerHead, Reason, Update, UpdateObjected, UpdateRef
 from fl_node.round import play_round
 
 
@@ -471,3 +472,41 @@ def test_a_clock_ahead_of_the_chain_waits_for_the_chain(tmp_path: Path) -> None:
     )
     assert twins.run() == {1: None}
     assert len(twins.replay().check()) == 2
+
+
+# ---- one member against the pace
+
+
+def rush(twins: Twins, number: int, rounds: int) -> None:
+    """A member of its own making: publishes these rounds in one go, whatever the others do."""
+    ledger = twins.ledgers[number]
+    for sequence in range(1, rounds + 1):
+        junk = bytes([number, sequence]) * 16
+        size = ledger.head().size
+        update = Update(junk, Flag(0), junk, junk, junk, size, junk, sequence, sequence, 1, 1, 100, 10, 1)
+        ledger.publish(update, ())
+
+
+@pytest.mark.parametrize("when", ["before-all", "after-round-1"])
+def test_one_member_cannot_end_a_sync_federation(tmp_path: Path, when: str) -> None:
+    twins = Twins(tmp_path, small_spec(rounds={"mode": "sync", "planned": 5}))
+    if when == "before-all":
+        rush(twins, 3, 6)
+    else:
+        heard, begun = twins.hear, threading.Event()
+
+        def hear(number: int, event: Event) -> None:
+            heard(number, event)
+            if event.kind == "recorded" and not begun.is_set():
+                begun.set()
+                rush(twins, 3, 6)
+
+        twins.hear = hear  # type: ignore[method-assign]
+    assert twins.run(1, 2) == {1: None, 2: None}
+    honest = twins.replay().check([1, 2])
+    for number in (1, 2):
+        mine = [update for update in honest if update.ref.peer == number]
+        assert [(update.round, update.final) for update in mine] == [*((r, False) for r in range(1, 6)), (6, True)]
+        assert twins.trainers[number].trained == [1, 2, 3, 4, 5]
+        assert [[parent.peer for parent in update.parents] for update in mine[1:]] == [[1, 2]] * 5
+    assert "missing" not in twins.kinds[1] + twins.kinds[2]
