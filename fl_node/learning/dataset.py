@@ -96,7 +96,8 @@ def checked(features: NDArray[Any], labels: NDArray[Any], task: TaskSpec, where:
         )
     if features.dtype.kind not in "fiub":
         raise DataError(f"{where}: features are of type {features.dtype}; expected numbers")
-    x = np.ascontiguousarray(features, dtype=np.float32).reshape(len(labels), *shape)
+    with np.errstate(over="ignore"):  # a number beyond float32 is named below
+        x = np.ascontiguousarray(features, dtype=np.float32).reshape(len(labels), *shape)
     if not np.isfinite(x).all():
         row = int(np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))[0])
         raise DataError(f"{where}: sample {row} (from 0) holds a value that is not a finite float32; mend or drop it")

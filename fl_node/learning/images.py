@@ -59,15 +59,26 @@ def load_images(name: str, part: Part, task: TaskSpec, folder: Path | None) -> D
     Raises:
         DataError: a file is missing, damaged or no idx file; another number of images than labels; another image size.
     """
-    packed = read_images(name, part, task, folder)
-    return checked(packed.features(), packed.labels, task, name)
+    packed, where = _read(name, part, task, folder)
+    return checked(packed.features(), packed.labels, task, where)
 
 
 def read_images(name: str, part: Part, task: TaskSpec, folder: Path | None) -> Packed:
     """As :func:`load_images`, the pixels still bytes. Their shape is checked by whoever unpacks them."""
+    return _read(name, part, task, folder)[0]
+
+
+def _read(name: str, part: Part, task: TaskSpec, folder: Path | None) -> tuple[Packed, str]:
+    """The images, and the files they are in, for messages."""
     if part == "all":
-        both = [read_images(name, which, task, folder) for which in ("train", "test")]
-        return Packed(np.concatenate([p.values for p in both]), np.concatenate([p.labels for p in both]), _PIXEL)
+        (train, here), (test, there) = (_read(name, which, task, folder) for which in ("train", "test"))
+        if train.values.shape[1:] != test.values.shape[1:]:
+            raise DataError(
+                f"{here} holds images of {list(train.values.shape[1:])}, {there} of {list(test.values.shape[1:])}; "
+                "expected one size: copy the files anew"
+            )
+        pixels, labels = np.concatenate([train.values, test.values]), np.concatenate([train.labels, test.labels])
+        return Packed(pixels, labels, _PIXEL), f"{here} and {there}"
     image_path, label_path = (_located(name, file, folder) for file in _NAMES[part])
     images, labels = read_idx(image_path), read_idx(label_path)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
@@ -75,7 +86,7 @@ def read_images(name: str, part: Part, task: TaskSpec, folder: Path | None) -> P
             f"{image_path} and {label_path}: got arrays of {list(images.shape)} and {list(labels.shape)}; expected "
             "[n, height, width] and [n]"
         )
-    return Packed(images, checked_labels(labels, task, str(label_path)), _PIXEL)
+    return Packed(images, checked_labels(labels, task, str(label_path)), _PIXEL), str(image_path)
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:

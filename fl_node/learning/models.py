@@ -21,6 +21,9 @@ from fl_node.spec import Spec
 Weights: TypeAlias = dict[str, NDArray[Any]]
 Schema: TypeAlias = dict[str, tuple[str, tuple[int, ...]]]
 
+#: A sample of 1 GiB, and 8 GiB of weights in one layer: beyond what peers could train, hold or send to each other.
+MOST_VALUES = 1 << 28
+MOST_WEIGHTS = 1 << 31
 KNOWN = ("logistic", "mlp", "cnn", "module:factory")
 _TYPES = frozenset(
     {torch.float32, torch.float64, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -34,10 +37,15 @@ def build(spec: Spec) -> nn.Module:
     is left as it was.
 
     Raises:
-        SpecError: unknown name, a model that does not fit the input shape, a factory that fails or gives no module,
-            running batch statistics (they mean nothing once merged), or a type that cannot be merged.
+        SpecError: unknown name, a model that does not fit the input shape or is too large, a factory that fails or
+            gives no module, running batch statistics (they mean nothing once merged), or a type that cannot be merged.
     """
-    name = spec.model.name
+    name, shape = spec.model.name, list(spec.task.input_shape)
+    if not shape or math.prod(shape) > MOST_VALUES:
+        raise SpecError(
+            f"task.input_shape = {shape}: expected the shape of one sample, one number or more, of at most "
+            f"{MOST_VALUES:,} values (got {math.prod(shape) if shape else 'none'})"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.model.seed)
         if name == "logistic":
@@ -126,8 +134,22 @@ def _read(path: Path) -> Weights:
         raise MalformedWeights(f"cannot read weights from {path}: {cause}; expected a safetensors file") from cause
 
 
+def _affordable(layer: str, *sides: int) -> None:
+    """Refuse a layer before it is made: torch would take the memory, or fail in words of its own."""
+    if math.prod(sides) > MOST_WEIGHTS:
+        raise SpecError(
+            f"the model's layer {layer} would have {' x '.join(map(str, sides))} = {math.prod(sides):,} weights; "
+            f"expected at most {MOST_WEIGHTS:,}: choose a smaller task.input_shape, task.classes or model.hidden"
+        )
+
+
 def _linear(spec: Spec) -> nn.Linear:
-    return nn.Linear(math.prod(spec.task.input_shape), spec.task.classes)
+    return _layer("linear", math.prod(spec.task.input_shape), spec.task.classes)
+
+
+def _layer(name: str, width: int, out: int) -> nn.Linear:
+    _affordable(name, width, out)
+    return nn.Linear(width, out)
 
 
 def _mlp(spec: Spec) -> nn.Module:
@@ -135,10 +157,10 @@ def _mlp(spec: Spec) -> nn.Module:
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     width = math.prod(spec.task.input_shape)
     for number, hidden in enumerate(spec.model.hidden, 1):
-        layers[f"hidden{number}"] = nn.Linear(width, hidden)
+        layers[f"hidden{number}"] = _layer(f"hidden{number}", width, hidden)
         layers[f"relu{number}"] = nn.ReLU()
         width = hidden
-    layers["linear"] = nn.Linear(width, spec.task.classes)
+    layers["linear"] = _layer("linear", width, spec.task.classes)
     return nn.Sequential(layers)
 
 
@@ -168,13 +190,14 @@ def _cnn(spec: Spec) -> nn.Module:
                 f"model.hidden = {list(spec.model.hidden)}: block {number} would halve an image of {height} x {width}; "
                 f"expected fewer blocks for task.input_shape {list(shape)}"
             )
+        _affordable(f"conv{number}", channels, wide, 3, 3)
         layers[f"conv{number}"] = nn.Conv2d(channels, wide, 3, padding=1)
         layers[f"norm{number}"] = nn.GroupNorm(math.gcd(8, wide), wide)
         layers[f"relu{number}"] = nn.ReLU()
         layers[f"pool{number}"] = nn.MaxPool2d(2)
         channels, height, width = wide, height // 2, width // 2
     layers["flatten"] = nn.Flatten()
-    layers["linear"] = nn.Linear(channels * height * width, spec.task.classes)
+    layers["linear"] = _layer("linear", channels * height * width, spec.task.classes)
     return nn.Sequential(layers)
 
 

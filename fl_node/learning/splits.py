@@ -39,10 +39,11 @@ def split(data: Dataset, task: TaskSpec) -> Splits:
         sizes[name] = max(1, round(count * fraction)) if fraction > 0 else 0
     sizes["train"] = count - sizes["test"] - sizes["validation"]
     if sizes["train"] < 1 or sizes["test"] < 1:
+        held_out = f"{sizes['validation']} to validate and {sizes['test']} to test"
         raise DataError(
-            f"{count} rows split into train {sizes['train']}, validation {sizes['validation']}, test {sizes['test']}; "
-            f"expected at least one row to train on and one to test on (task.validation {task.validation:g}, "
-            f"task.test {task.test:g}); bring more rows"
+            f"got {count} row{'s' if count != 1 else ''}, of which task.validation {task.validation:g} and task.test "
+            f"{task.test:g} set {held_out} aside; expected at least one row to train on and one to test on: bring more "
+            "rows"
         )
     order = _spread(data.labels, task.split_seed)
     test, validation, train = np.split(order, [sizes["test"], sizes["test"] + sizes["validation"]])

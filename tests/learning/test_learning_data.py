@@ -163,6 +163,14 @@ def test_csv(tmp_path: Path, packed: bool) -> None:
     assert found.features.tolist() == [[1, 2.5], [-3, 1000]] and found.labels.tolist() == [0, 2]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_number_beyond_float32_is_told_without_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("a,kind,b\n1,0,2\n1,0,1e39\n")
+    with pytest.raises(DataError, match="sample 1 .* not a finite float32"):
+        load(f"csv:{path}", PAIR)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -66,6 +66,8 @@ def test_another_image_size(tmp_path: Path) -> None:
     folder_of(tmp_path, side=32)
     with pytest.raises(DataError, match=r"train-images.*\[32, 32\].*\[28, 28\]"):
         load("mnist", TASK, tmp_path, part="train")
+    with pytest.raises(DataError, match=r"train-images.* and .*t10k-images.*\[32, 32\].*\[28, 28\]"):
+        load("mnist", TASK, tmp_path)
 
 
 def test_more_labels_than_images(tmp_path: Path) -> None:

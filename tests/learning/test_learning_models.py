@@ -161,3 +161,18 @@ def test_models_that_are_refused(make_spec: Any, model: dict[str, Any], words: s
 def test_a_cnn_that_is_too_deep(make_spec: Any) -> None:
     with pytest.raises(SpecError, match="block 4 would halve an image of 1 x 1"):
         build(spec_of(make_spec, (8, 8), name="cnn", hidden=(2, 2, 2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "model", "words"),
+    [
+        ((), {}, r"input_shape = \[\]: expected the shape of one sample"),
+        ((2**31, 2**31), {}, r"input_shape = \[2147483648, 2147483648\].*at most 268,435,456.*got 4611686018427387904"),
+        ((2**28,), {"classes": 100}, r"layer linear would have 268435456 x 100 = 26,843,545,600 weights"),
+        ((4,), {"name": "mlp", "hidden": (2**31, 2**31)}, "layer hidden1 would have 4 x 2147483648"),
+        ((8, 8), {"name": "cnn", "hidden": (2**16, 2**16)}, "layer conv2 would have 65536 x 65536 x 3 x 3"),
+    ],
+)
+def test_models_that_are_too_large(make_spec: Any, shape: tuple[int, ...], model: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        build(spec_of(make_spec, shape, **model))

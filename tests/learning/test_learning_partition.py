@@ -138,9 +138,14 @@ def test_split_seeds_matter() -> None:
 
 
 def test_too_few_rows_and_no_test_part() -> None:
-    with pytest.raises(DataError, match="2 rows split into train 0, validation 1, test 1"):
+    with pytest.raises(
+        DataError, match=r"got 2 rows, of which .* set 1 to validate and 1 to test aside.*bring more rows"
+    ):
         split(_numbered(np.zeros(2)), TaskSpec(input_shape=(1,)))
-    with pytest.raises(DataError, match="test 0"):
+    with pytest.raises(DataError, match="got 1 row, of which") as refused:
+        split(_numbered(np.zeros(1)), TaskSpec(input_shape=(1,)))
+    assert "-1" not in str(refused.value)
+    with pytest.raises(DataError, match=r"task\.test 0 set 5 to validate and 0 to test"):
         split(_numbered(np.zeros(50)), TaskSpec(input_shape=(1,), test=0.0))
 
 
