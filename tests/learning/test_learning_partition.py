@@ -111,7 +111,7 @@ def test_a_split_uses_every_row_once(labels: np.ndarray, validation: float, test
     try:
         parts = split(_numbered(labels), task)
     except DataError as refused:
-        assert "bring more rows" in str(refused) and len(labels) < 4
+        assert "bring more rows" in str(refused) and len(labels) <= 8  # 0.45 of 8 rows twice are all
         return
     numbers = np.concatenate([part.features[:, 0] for part in (parts.train, parts.validation, parts.test)])
     assert np.array_equal(np.sort(numbers), np.arange(len(labels)))
