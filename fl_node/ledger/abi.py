@@ -6,6 +6,7 @@ the committed artifact.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from eth_hash.auto import keccak
@@ -52,6 +53,7 @@ def selector_of(signature: str) -> bytes:
 TOPICS: Final[dict[str, bytes]] = {name: topic_of(name) for name in EVENTS}
 
 
+@lru_cache(maxsize=4096)
 def checksum_address(raw: bytes) -> str:
     """20 bytes as a mixed-case address (ERC-55)."""
     digits = raw.hex()
