@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
-from fl_node.cli.parser import build_parser
 from fl_node.cli.text import safe
 from fl_node.errors import FlNodeError
 
@@ -32,10 +37,10 @@ INTERRUPTED = 130
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code. A known error is one message on stderr, a traceback only with ``--verbose``."""
-    arguments = build_parser().parse_args(argv)
+    with _leaving_at_once():
+        arguments, command = _parsed(argv)
     try:
-        module = importlib.import_module(f"fl_node.cli.{COMMANDS[arguments.command]}")
-        code = getattr(module, arguments.command)(arguments)
+        code = command(arguments)
         sys.stdout.flush()
         return int(code)
     except FlNodeError as error:
@@ -60,6 +65,36 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+
+
+def _parsed(argv: list[str] | None) -> tuple[argparse.Namespace, Callable[[argparse.Namespace], int]]:
+    """The command line and the command that it names, imported. Takes a tenth of a second and more."""
+    from fl_node.cli.parser import build_parser
+
+    arguments = build_parser().parse_args(argv)
+    module = importlib.import_module(f"fl_node.cli.{COMMANDS[arguments.command]}")
+    return arguments, getattr(module, arguments.command)
+
+
+@contextmanager
+def _leaving_at_once() -> Iterator[None]:
+    """While this lasts Ctrl-C ends the process there and then: nothing is under way that would have to be undone, and
+    an exception in the middle of an import is told as a traceback."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        os.write(2, b"fl-node: interrupted\n")
+        os._exit(INTERRUPTED)
+
+    # Whoever calls from a thread, or has a handler of their own, keeps what they have.
+    ours = threading.current_thread() is threading.main_thread()
+    if not (ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler):
+        yield
+        return
+    signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":

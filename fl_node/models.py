@@ -45,14 +45,15 @@ def choose(prefix: Prefix, at: str) -> list[UpdateEntry]:
     Raises:
         UsageError: none such.
     """
-    peer, hash_sign, sequence = at.partition("#")
-    if hash_sign and peer.isdecimal() and sequence.isdecimal():
+    ref = UpdateRef.parse(at)
+    if ref is not None:
         try:
-            return [prefix.update(UpdateRef(int(peer), int(sequence)))]
+            return [prefix.update(ref)]
         except LookupError as cause:
             raise UsageError(f"--at {at}: {cause}; `fl-node log` lists the updates") from cause
     if at not in ("latest", "final"):
-        raise UsageError(f"--at {at}: expected an update such as 3#12, latest or final")
+        shown = at if len(at) < 100 else f"{at[:20]}..."
+        raise UsageError(f"--at {shown}: expected an update such as 3#12, latest or final")
     candidates = [entry for facts in prefix.peers() if (entry := prefix.latest(facts.number)) is not None]
     if at == "final":
         candidates = [entry for entry in candidates if entry.final]

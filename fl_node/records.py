@@ -6,6 +6,7 @@ Units are in the names: ``_ppm`` parts per million, ``_s`` seconds, ``_bytes`` b
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -59,6 +60,12 @@ class UpdateRef:
 
     peer: int
     sequence: int
+
+    @classmethod
+    def parse(cls, text: str) -> UpdateRef | None:
+        """What ``3#12`` names; ``None`` if the text reads otherwise or its numbers are beyond any ledger."""
+        found = re.fullmatch(r"([0-9]{1,18})#([0-9]{1,18})", text)
+        return cls(int(found[1]), int(found[2])) if found else None
 
     def __str__(self) -> str:
         return f"{self.peer}#{self.sequence}"

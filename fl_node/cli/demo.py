@@ -34,17 +34,23 @@ def demo(arguments: argparse.Namespace) -> int:
         baselines=not arguments.no_baselines,
     )
     out = _writable(arguments.json)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     began = time.perf_counter()
-    crew = Crew()
-    crew.load()
-    # What follows takes a third of a second to import, while the crew's server loads torch on the other core.
-    from rich.console import Console
+    with Crew() as crew:
+        # What follows takes a third of a second to import, while the crew's server loads torch on the other core. A
+        # signal waits so long: an exception in the middle of an import is not always handed on.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            from rich.console import Console
 
-    from fl_node.demo.play import play
-    from fl_node.demo.table import as_json, show_result
-
-    result = play(settings, Console(stderr=True), crew, began)
+            from fl_node.demo.play import play
+            from fl_node.demo.table import as_json, show_result
+            from fl_node.learning.partition import parse_partition
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        parse_partition(settings.partition)  # before a chain is started for nothing
+        result = play(settings, Console(stderr=True), crew, began)
     if arguments.json == "-":
         print(json.dumps(as_json(result), indent=1))
     else:
@@ -71,5 +77,7 @@ def _writable(name: str | None) -> Path | None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM as Ctrl-C: everything that was started is stopped on the way out."""
+    """SIGTERM as Ctrl-C: everything that was started is stopped on the way out, which a second one would cut short."""
+    for again in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(again, signal.SIG_IGN)
     raise KeyboardInterrupt

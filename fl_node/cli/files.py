@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import mmap
+import stat
 from pathlib import Path
 
 from fl_node.access import viewing
@@ -19,6 +20,9 @@ def cid(arguments: argparse.Namespace) -> int:
     """The CID of a file, without storing it."""
     path = Path(arguments.file)
     try:
+        # Before it is opened: opening a pipe waits for somebody to write into it.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UsageError(f"{path} is no regular file; expected a file on disk")
         with path.open("rb") as file:
             size = path.stat().st_size
             if size == 0:
@@ -39,10 +43,15 @@ def gc(arguments: argparse.Namespace) -> int:
         raise UsageError(
             "this peer is an archive (archive = true), which keeps everything; pass --no-archive to collect"
         )
+    folder = config.state_path / "content"
+    if not folder.is_dir():
+        raise UsageError(
+            f"there is no content store {folder}; expected the state folder of a peer: name it with --state"
+        )
     with viewing(config) as view:
         spec, prefix = view.federation.spec, view.prefix
     oldest = oldest_kept(spec, prefix)
-    store = open_store(config.content, config.state_path / "content", config.ipfs_api)
+    store = open_store(config.content, folder, config.ipfs_api)
     try:
         done = collect(spec, prefix, store, dry_run=arguments.dry_run)
     finally:

@@ -17,17 +17,21 @@ from fl_node.supply import cid_of_update
 def model(arguments: argparse.Namespace) -> int:
     """Write a verified model as safetensors."""
     out = Path(arguments.out)
+    # Replacing a device or a pipe would take it from everybody else: not even by force.
+    if out.exists() and not out.is_file():
+        raise UsageError(f"--out {out} is no regular file; expected a new file: name another")
     if out.exists() and not arguments.force:
         raise UsageError(f"{out} exists; expected a new file: name another with --out, or overwrite it with --force")
     config = settings_of(arguments)
     with viewing(config) as view:
         found = obtain_model(view, arguments.at, own_stores(config))
         site = view.prefix.peer(found.entry.ref.peer).site
-    scratch = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    target = out.resolve()  # where a link leads to, so that the link stays one
+    scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         try:
             scratch.write_bytes(found.data)
-            scratch.replace(out)
+            scratch.replace(target)
         finally:
             scratch.unlink(missing_ok=True)
     except OSError as cause:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 
 from fl_node import __version__
@@ -52,6 +53,14 @@ def _settings(parser: argparse.ArgumentParser, *keys: str) -> None:
             parser.add_argument(flag, type=kind, default=None, metavar=key.upper(), help=help_text)
 
 
+def _entry(text: str) -> int:
+    """The number of an entry."""
+    if not re.fullmatch("[0-9]{1,18}", text):
+        shown = text if len(text) <= 20 else f"{text[:20]}... of {len(text)} characters"
+        raise argparse.ArgumentTypeError(f"got {shown}; expected the number of an entry, from 0")
+    return int(text)
+
+
 def _init(command: Command) -> None:
     sub = command("init", "make a peer: its key, its state folder, its settings")
     _settings(sub, "state", "federation", "rpc", "data", "data_dir", "password_file", "host", "port", "endpoint")
@@ -73,8 +82,14 @@ def _reading(command: Command) -> None:
         sub = command(name, summary)
         _settings(sub, "federation", "state", "rpc")
         if name == "log":
-            sub.add_argument("--from", dest="start", type=int, default=0, metavar="N", help="first entry (default: 0)")
-            sub.add_argument("--to", dest="stop", type=int, default=None, metavar="M", help="entry after the last one")
+            sub.add_argument(
+                "--from", dest="start", type=_entry, default=0, metavar="N", help="first entry (default: 0)"
+            )
+            sub.add_argument(
+                "--to", dest="stop", type=_entry, default=None, metavar="M", help="entry after the last one"
+            )
+        if name == "peers":
+            sub.add_argument("--wide", action="store_true", help="whole addresses, however wide the terminal")
         if name == "show":
             sub.add_argument("update", metavar="UPDATE|CID", help="an update such as 3#12, or the CID of its content")
 
@@ -87,7 +102,9 @@ def _membership(command: Command) -> None:
     retire = command("retire", "retire a peer: the ledger's owner, or the peer itself")
     retire.add_argument("account", help="address of the peer")
     retire.add_argument("--reason", required=True, help="why, in a few words: it is public")
-    retire.add_argument("--from-index", type=int, default=None, help="ignore its entries from here (default: from now)")
+    retire.add_argument(
+        "--from-index", type=_entry, default=None, help="ignore its entries from here (default: from now)"
+    )
     for sub in (admit, retire):
         _settings(sub, "federation", "state", "rpc", "key", "password_file")
 

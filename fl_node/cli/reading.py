@@ -24,6 +24,7 @@ from fl_node.records import Entry, UpdateObjected, UpdatePublished, UpdateRef, U
 from fl_node.supply import cid_of_update
 
 _NOTHING = "00" * 32
+_LONGEST_NAME = 200
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -138,14 +139,19 @@ def peers(arguments: argparse.Namespace) -> int:
         if arguments.json:
             _print_json(rows)
             return 0
-        table = Table(box=None, header_style="bold")
-        for key in ("peer", "site", "account", "state", "round", "updates", "score (claimed)", "endpoint"):
-            table.add_column(key, overflow="fold")
+        table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
+        for key in ("peer", "site", "account", "state", "round", "updates", "claimed", "endpoint"):
+            table.add_column(key, no_wrap=True)
         for row in rows:
             score = "-" if row["score_ppm"] is None else f"{row['score_ppm'] / 10_000:.2f} %"
-            cells = [row["peer"], row["site"], row["account"], row["state"], row["round"], row["updates"], score]
+            account = row["account"] if arguments.wide else f"{row['account'][:6]}…{row['account'][-4:]}"
+            cells = [row["peer"], row["site"], account, row["state"], row["round"], row["updates"], score]
             table.add_row(*(safe(str(cell)) for cell in [*cells, row["endpoint"]]))
-        Console(markup=False).print(table)
+        console = Console(markup=False)
+        # A row that a narrow terminal wraps can still be copied; one cut into strips cannot.
+        whole = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+        console.width = max(console.width, whole)
+        console.print(table)
     return 0
 
 
@@ -155,12 +161,16 @@ def find_update(view: View, text: str) -> UpdateEntry:
     Raises:
         UsageError: neither, or none such on the ledger.
     """
-    peer, hash_sign, sequence = text.partition("#")
-    if hash_sign and peer.isdecimal() and sequence.isdecimal():
+    ref = UpdateRef.parse(text)
+    if ref is not None:
         try:
-            return view.prefix.update(UpdateRef(int(peer), int(sequence)))
+            return view.prefix.update(ref)
         except LookupError as cause:
             raise UsageError(f"no update {text} on the ledger, which has {view.index.size} entries") from cause
+    if len(text) > _LONGEST_NAME:
+        raise UsageError(
+            f"got {text[:20]}... of {len(text)} characters; expected an update such as 3#12, or the CID of its content"
+        )
     try:
         digest = Cid.parse(text).digest
     except ContentError as cause:

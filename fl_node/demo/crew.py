@@ -17,8 +17,9 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any
@@ -90,18 +91,25 @@ class Crew:
         if threading.current_thread() is not threading.main_thread():
             forkserver.ensure_running()
             return
-        # Ctrl-C goes to the whole terminal; the server is not to hear it, not even while it loads.
+        # It would let blocked signals through in between, if the server had to start it.
+        resource_tracker.ensure_running()
+        # Ctrl-C goes to the whole terminal; the server is not to hear it, not even while it loads. Blocked, it waits
+        # for this process instead of being lost.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             forkserver.ensure_running()
         finally:
             signal.signal(signal.SIGINT, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
     def __enter__(self) -> Crew:
         self.load()
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            _end_server()
         self.stop()
 
     def start(self, name: str, work: str, *arguments: Any) -> Child:
@@ -111,12 +119,7 @@ class Crew:
         """
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_child, args=(theirs, work, arguments), name=name)
-        # A child that is started by halves would complain; a signal can wait for a millisecond.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        _start(process)
         theirs.close()
         child = Child(name, process, ours)
         self.children.append(child)
@@ -138,7 +141,7 @@ class Crew:
                     child.result = message
                 yield child, message
 
-    def stop(self, grace_s: float = 5.0) -> None:
+    def stop(self, grace_s: float = 1.0) -> None:
         """Ask what still runs to leave, then make it."""
         alive = [child.process for child in self.children if child.process.is_alive()]
         for process in alive:
@@ -148,9 +151,42 @@ class Crew:
             process.join(max(0.0, deadline - time.monotonic()))
             if process.is_alive():
                 process.kill()
-                process.join(grace_s)
+                process.join(5.0)
         for child in self.children:
             child.pipe.close()
+
+
+def _start(process: ForkServerProcess) -> None:
+    """Start a process: at once, or when the server has loaded everything, up to some seconds. In a thread, so that a
+    signal is heard meanwhile; then the server goes, and with it the child if it is there already."""
+    failures: list[Exception] = []
+
+    def work() -> None:
+        try:
+            process.start()
+        except Exception as failure:  # whatever it is, the demo cannot go on without this process
+            failures.append(failure)
+
+    thread = threading.Thread(target=work, name=f"start {process.name}", daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        _end_server()
+        raise
+    if failures:
+        raise FlNodeError(
+            f"cannot start the process {process.name}: {failures[0] or type(failures[0]).__name__}; expected the "
+            "demo's server of processes to answer: has somebody ended it?"
+        ) from failures[0]
+
+
+def _end_server() -> None:
+    """End the fork server, loaded or not; its children end with it. A later crew starts another."""
+    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _child(pipe: Connection, work: str, arguments: tuple[Any, ...]) -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Literal
 
-from fl_node.errors import UsageError
+from fl_node.errors import SpecError, StoreFull, UsageError
+from fl_node.learning.named import is_named
+
+MODELS = ("logistic", "mlp", "cnn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,20 @@ class DemoSettings:
     def __post_init__(self) -> None:
         if self.dataset not in RECIPES:
             raise UsageError(f"--dataset {self.dataset}: expected one of {', '.join(RECIPES)}")
-        for name, value, most in (("peers", self.peers, 64), ("rounds", self.rounds, 10_000)):
-            if not 1 <= value <= most:
-                raise UsageError(f"--{name} {value}: expected 1 to {most}")
+        for flag, value, least, most in (
+            ("peers", self.peers, 1, 64),
+            ("rounds", self.rounds, 1, 10_000),
+            ("epochs", self.epochs, 1, 2**31),
+            ("batch-size", self.batch_size, 1, 2**31),
+            ("seed", self.seed, 0, 2**31),
+        ):
+            if value is not None and not least <= value <= most:
+                raise UsageError(f"--{flag} {value}: expected a whole number from {least} to {most}")
+        if self.learning_rate is not None and not 0.0 < self.learning_rate <= 1000.0:
+            raise UsageError(f"--learning-rate {self.learning_rate}: expected a number above 0, at most 1000")
+        _check_model(self.model)
+        if self.state is not None:
+            _check_folder(self.state)
 
     @property
     def recipe(self) -> Recipe:
@@ -87,8 +104,8 @@ seed = {self.seed}
 
 [training]
 learning_rate = {float(recipe.learning_rate if self.learning_rate is None else self.learning_rate)}
-batch_size = {self.batch_size or recipe.batch_size}
-epochs = {self.epochs or recipe.epochs}
+batch_size = {recipe.batch_size if self.batch_size is None else self.batch_size}
+epochs = {recipe.epochs if self.epochs is None else self.epochs}
 class_weights = {str(recipe.class_weights).lower()}
 seed = {self.seed}
 
@@ -102,3 +119,33 @@ deadline_s = 120.0
 # Everything runs on this machine, so content may be fetched from it.
 allow_networks = ["127.0.0.0/8"]
 """
+
+
+def _check_model(name: str) -> None:
+    """What can be told without torch: a name that is none, a module that is not there."""
+    if is_named(name):
+        module = name.partition(":")[0].partition(".")[0]
+        here = PathFinder.find_spec(module, [*sys.path, str(Path.cwd())])
+        if module not in sys.builtin_module_names and here is None:
+            raise SpecError(
+                f"--model {name}: there is no module {module}; install the package in this environment or run from its "
+                "folder"
+            )
+    elif name not in MODELS:
+        raise SpecError(f"--model {name}: expected one of {', '.join(MODELS)}, or module:factory")
+
+
+def _check_folder(state: Path) -> None:
+    """That a folder can be made there, or is there and can be written."""
+    place, reason = state, ""
+    try:
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if not place.is_dir():
+            reason = f"{place} is no folder"
+        elif not os.access(place, os.W_OK | os.X_OK):
+            reason = f"{place} cannot be written"
+    except OSError as cause:
+        reason = cause.strerror or str(cause)
+    if reason:
+        raise StoreFull(f"--state {state}: {reason}; name another folder with --state")

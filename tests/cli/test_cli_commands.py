@@ -71,12 +71,42 @@ def test_show_what_is_not_there(finished: Finished, name: str) -> None:
     assert name in run.stderr
 
 
+HUGE = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("show", f"{HUGE}#1"),
+        ("show", f"1#{HUGE}"),
+        ("show", HUGE),
+        ("show", "\u0663#\u0661"),
+        ("model", "--out", "nowhere/x", "--at", f"{HUGE}#1"),
+        ("log", "--from", HUGE),
+        ("log", "--from", "9" * 18),
+        ("log", "--to", HUGE),
+        ("log", "--from", "-1"),
+        ("retire", FUNDERS[4][0], "--reason", "x", "--from-index", HUGE),
+    ],
+    ids=lambda argv: " ".join(word[:8] for word in argv),
+)
+def test_numbers_beyond_any_ledger(finished: Finished, argv: tuple[str, ...]) -> None:
+    run = finished.command(*argv, "--federation", finished.file, code=2)
+    assert "expected" in run.stderr and len(run.stderr) < 1000
+
+
 def test_peers(finished: Finished) -> None:
     rows = finished.json("peers", "--state", finished.state("a"))
     assert [row["site"] for row in rows] == ["site-a", "site-b", "site-c"]
     assert {row["state"] for row in rows} == {"closed"} and {row["updates"] for row in rows} == {3}
     text = finished.command("peers", "--state", finished.state("a"), COLUMNS="200").stdout
-    assert all(row["account"] in text and row["endpoint"] in text for row in rows)
+    assert all(row["endpoint"] in text and row["account"][:6] + "…" in text for row in rows)
+    narrow = finished.command("peers", "--state", finished.state("a"), COLUMNS="80").stdout.splitlines()
+    assert len(narrow) == 4 and max(map(len, narrow)) <= 80
+    assert all(line.split()[-1] == row["endpoint"] for line, row in zip(narrow[1:], rows, strict=True))
+    wide = finished.command("peers", "--wide", "--state", finished.state("a"), COLUMNS="80").stdout.splitlines()
+    assert len(wide) == 4
+    assert all(row["account"] in line and row["endpoint"] in line for line, row in zip(wide[1:], rows, strict=True))
 
 
 @pytest.mark.parametrize("at", ["final", "latest", "2#1"])
@@ -91,6 +121,20 @@ def test_model(finished: Finished, tmp_path: Path, at: str) -> None:
     assert "--force" in again.stderr
     text = finished.command("model", "--state", finished.state("b"), "--at", at, "--out", out, "--force").stdout
     assert "verified" in text and "claims" in text
+
+
+def test_model_replaces_files_and_nothing_else(finished: Finished, tmp_path: Path) -> None:
+    pipe, kept, link = tmp_path / "pipe", tmp_path / "kept", tmp_path / "link"
+    os.mkfifo(pipe)
+    for out in (pipe, tmp_path):
+        run = finished.command("model", "--state", finished.state("b"), "--out", out, "--force", code=2)
+        assert "no regular file" in run.stderr
+    assert pipe.is_fifo()
+    kept.write_text("old")
+    link.symlink_to(kept)
+    finished.command("model", "--state", finished.state("b"), "--out", link, "--force")
+    assert link.is_symlink() and len(weights.decode(kept.read_bytes()).tensors) > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "link", "pipe"]
 
 
 def test_model_opens_with_the_safetensors_library(finished: Finished, tmp_path: Path) -> None:
@@ -133,7 +177,9 @@ def test_cid(finished: Finished, tmp_path: Path) -> None:
     assert finished.command("cid", empty).stdout == known + "\n"
     assert finished.json("cid", empty) == {"cid": known, "bytes": 0, "file": str(empty)}
     finished.command("cid", tmp_path / "none", code=2)
-    finished.command("cid", tmp_path, code=2)
+    os.mkfifo(tmp_path / "pipe")
+    for special in (tmp_path, tmp_path / "pipe", "/dev/zero"):
+        assert "no regular file" in finished.command("cid", special, code=2).stderr
 
 
 def test_gc(finished: Finished) -> None:
@@ -145,6 +191,12 @@ def test_gc(finished: Finished) -> None:
     finished.command("gc", "--archive", "--state", finished.state("c"), code=2)
     assert "freed" in finished.command("gc", "--state", finished.state("c")).stdout
     assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_gc_makes_no_store(finished: Finished, tmp_path: Path) -> None:
+    run = finished.command("gc", "--federation", finished.file, "--state", tmp_path / "typo", code=2)
+    assert "typo" in run.stderr and "--state" in run.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def _doctor(finished: Finished, *argv: object, code: int = 1) -> dict[str, tuple[str, str, str]]:
@@ -311,6 +363,19 @@ def test_every_command_has_help() -> None:
     assert all(re.search(rf"^ +{command}\b", shown.stdout, re.M) for command in COMMANDS)
     wrong = subprocess.run([sys.executable, "-m", "fl_node", "fly"], capture_output=True, text=True)
     assert wrong.returncode == 2
+
+
+@pytest.mark.parametrize("pause_s", [0.03, 0.06, 0.1])
+def test_ctrl_c_while_a_command_is_imported(pause_s: float) -> None:
+    """Early on there is nothing to stop and nothing to tell but one line. Before Python runs our first line, Ctrl-C is
+    Python's own."""
+    program = (
+        "import os, signal, threading, fl_node.__main__ as entry; "
+        f"threading.Timer({pause_s}, os.kill, (os.getpid(), signal.SIGINT)).start(); "
+        "entry.main(['demo', '--rounds', '500'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (130, "fl-node: interrupted")
 
 
 def test_reading_needs_neither_torch_nor_a_key(finished: Finished) -> None:

@@ -187,13 +187,8 @@ def test_the_same_seed_gives_the_same_models(start: Any) -> None:
     ("argv", "code", "words"),
     [
         (("--peers", 0), 2, "--peers 0"),
-        (("--dataset", "nonsense"), 2, "nonsense"),
-        (("--partition", "by-mood"), 2, "by-mood"),
-        (("--partition", "dirichlet:-1"), 2, "dirichlet"),
-        (("--model", "no_such_module:factory"), 3, "no_such_module"),
-        (("--model", "perceptron"), 3, "perceptron"),
-        (("--learning-rate", "-1"), 3, "learning_rate"),
-        (("--learning-rate", "0"), 3, "learning_rate"),
+        (("--partition", "label-skew:11"), 2, "label-skew:11"),
+        (("--model", "json:no_such_factory"), 3, "no_such_factory"),
         (("--json", "/no/such/folder/x.json"), 2, "/no/such/folder"),
         (("--dataset", "credit-default", "--data-dir", "/no/such/folder"), 4, "/no/such/folder"),
         (("--state", "/dev/null/x"), 23, "/dev/null/x"),
@@ -204,6 +199,37 @@ def test_bad_settings(start: Any, argv: tuple[object, ...], code: int, words: st
     got, _, err = demo.ends()
     assert (got, words in err) == (code, True), err
     assert "Traceback" not in err and "defect" not in err
+    demo.leaves_nothing()
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (("--peers", 65), 2, "--peers 65: expected"),
+        (("--rounds", 0), 2, "--rounds 0: expected"),
+        (("--epochs", 0), 2, "--epochs 0: expected"),
+        (("--batch-size", 0), 2, "--batch-size 0: expected"),
+        (("--batch-size", 10**30), 2, "expected a whole number from 1 to 2147483648"),
+        (("--learning-rate", "-1"), 2, "--learning-rate -1.0: expected"),
+        (("--learning-rate", "0"), 2, "--learning-rate 0.0: expected"),
+        (("--learning-rate", "nan"), 2, "--learning-rate nan: expected"),
+        (("--learning-rate", "inf"), 2, "--learning-rate inf: expected"),
+        (("--seed", -1), 2, "--seed -1: expected"),
+        (("--dataset", "nonsense"), 2, "nonsense"),
+        (("--partition", "by-mood"), 2, "by-mood"),
+        (("--partition", "dirichlet:-1"), 2, "dirichlet"),
+        (("--model", "perceptron"), 3, "perceptron: expected one of"),
+        (("--model", "no_such_module:factory"), 3, "no_such_module"),
+        (("--state", __file__), 23, f"{__file__} is no folder"),
+    ],
+)
+def test_settings_refused_before_a_chain_is_started(
+    start: Any, argv: tuple[object, ...], code: int, words: str
+) -> None:
+    demo = start(*argv)
+    got, _, err = demo.ends()
+    assert (got, words in err) == (code, True), err
+    assert len(err.splitlines()) == 1 and err.startswith("fl-node: ")
     demo.leaves_nothing()
 
 
@@ -227,6 +253,24 @@ def test_interrupted_it_leaves_nothing(start: Any, number: int, moment: str) -> 
         demo.process.send_signal(number)
     code, _, err = demo.ends(30)
     assert code == 130 and "Traceback" not in err, err
+    demo.leaves_nothing()
+
+
+@pytest.mark.parametrize("pause_s", [0.25, 0.5, 0.9, 1.4])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_interrupted_while_it_loads(start: Any, pause_s: float, number: int) -> None:
+    """At whatever moment, twice: one line, and nothing is left."""
+    demo = start("--peers", 3, "--rounds", 500)
+    while b"fl_node" not in (Path("/proc") / str(demo.process.pid) / "cmdline").read_bytes():
+        time.sleep(0.01)
+    time.sleep(pause_s)
+    for _ in range(2):
+        os.killpg(demo.process.pid, number)
+    code, _, err = demo.ends(30)
+    if number == signal.SIGTERM and code == -signal.SIGTERM:
+        assert err == ""  # It came before the demo had begun, on a busy machine.
+    else:
+        assert code == 130 and err.endswith("fl-node: interrupted\n") and "Traceback" not in err, err
     demo.leaves_nothing()
 
 
