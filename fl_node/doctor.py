@@ -22,7 +22,7 @@ from fl_node.errors import FlNodeError, KeystoreError, PortTaken
 from fl_node.ledger.abi import address_bytes, checksum_address
 from fl_node.ledger.deploy import check_code
 from fl_node.ledger.rpc import RpcReader
-from fl_node.ledger.transport import Rpc
+from fl_node.ledger.transport import Rpc, place_of
 from fl_node.records import Role
 from fl_node.spec import Deployment, Federation
 
@@ -59,7 +59,7 @@ def examine(config: NodeConfig) -> Iterator[Finding]:
 
 def _chain(config: NodeConfig, federation: Federation, deployment: Deployment) -> Iterator[Finding]:
     rpc = Rpc(deployment.rpc, timeout_s=5.0)
-    mend = f"start the chain, or name another endpoint with --rpc (got {deployment.rpc})"
+    mend = f"start the chain, or name another endpoint with --rpc (got {place_of(deployment.rpc)})"
     finding, latest = _checked("chain", lambda: rpc.call("eth_getBlockByNumber", "latest", False), mend)
     yield finding
     if latest is None:

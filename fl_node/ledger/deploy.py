@@ -175,5 +175,5 @@ def _chain(rpc: Rpc) -> tuple[int, bytes]:
     """Chain id and hash of block 0."""
     chain_id, first = rpc.batch([("eth_chainId", []), ("eth_getBlockByNumber", ["0x0", False])])
     if isinstance(chain_id, RpcError) or isinstance(first, RpcError) or not first:
-        raise LedgerError(f"{rpc.url} tells neither its chain id nor its first block; use another endpoint")
+        raise LedgerError(f"{rpc.place} tells neither its chain id nor its first block; use another endpoint")
     return quantity(chain_id), raw_bytes(first["hash"])

@@ -113,7 +113,7 @@ class RpcReader:
                 page = self.rpc.call(method, *wanted)
             except RpcError as refused:
                 if self._span == 1:
-                    raise LedgerError(f"{self.rpc.url} gives no logs of block {start}: {refused}") from refused
+                    raise LedgerError(f"{self.rpc.place} gives no logs of block {start}: {refused}") from refused
                 self._span = max(1, min(self._span, stop - start + 1) // 2)
                 continue
             except ChainUnavailable:
@@ -169,7 +169,7 @@ class RpcReader:
                 raise translated(answer) from answer
         if quantity(chain_id) != deployment.chain_id:
             raise WrongLedger(
-                f"{self.rpc.url} is chain {quantity(chain_id)}; expected {deployment.chain_id}, the federation's; "
+                f"{self.rpc.place} is chain {quantity(chain_id)}; expected {deployment.chain_id}, the federation's; "
                 "correct the RPC URL or take the right federation file"
             )
         if not raw_bytes(code):
@@ -194,7 +194,7 @@ class RpcReader:
                 f"got a federation file whose spec has {spec_digest.hex()}: it was edited, or is of another federation"
             )
         if isinstance(first, RpcError) or not first:
-            raise ChainUnavailable(f"{self.rpc.url} lacks block 0; use an endpoint with all block headers")
+            raise ChainUnavailable(f"{self.rpc.place} lacks block 0; use an endpoint with all block headers")
         identity = LedgerIdentity(
             *(deployment.chain_id, self._address, deployment.first_block, state.spec_digest),
             *(*genesis, state.min_interval_s),
@@ -204,7 +204,7 @@ class RpcReader:
     def _latest(self) -> _Block:
         tip = self._block("latest")
         if tip is None:
-            raise ChainUnavailable(f"{self.rpc.url} has no latest block; wait until it has synced")
+            raise ChainUnavailable(f"{self.rpc.place} has no latest block; wait until it has synced")
         return tip
 
     def _hash_at(self, tip: _Block, depth: int) -> bytes | None:
@@ -216,7 +216,7 @@ class RpcReader:
     def _seen(self, tip: _Block, depth: int, wanted: int, block: _Block | None, state: bytes) -> LedgerHead:
         """The head at a block, remembered for as long as the tip stays."""
         if block is None:
-            raise ChainUnavailable(f"{self.rpc.url} lacks block {wanted}, below its tip {tip[0]}; try again")
+            raise ChainUnavailable(f"{self.rpc.place} lacks block {wanted}, below its tip {tip[0]}; try again")
         read = views.read_state(state)
         self._tip = (tip[1], depth)
         self._head = LedgerHead(read.size, read.root, wanted, block[1], read.highest_round)
@@ -234,7 +234,7 @@ class RpcReader:
         try:
             return quantity(block["number"]), raw_bytes(block["hash"])
         except (KeyError, TypeError) as cause:
-            raise ChainUnavailable(f"got a malformed block from {self.rpc.url}: {str(block)[:200]}") from cause
+            raise ChainUnavailable(f"got a malformed block from {self.rpc.place}: {str(block)[:200]}") from cause
 
     def _logs_request(self, first_block: int, last_block: int) -> Request:
         return "eth_getLogs", [{"address": self._address, "fromBlock": hex(first_block), "toBlock": hex(last_block)}]
@@ -242,7 +242,7 @@ class RpcReader:
     def _page(self, page: Any) -> list[RawLog]:
         """One page's logs; the next page's span follows from how many there were."""
         if not isinstance(page, list):
-            raise ChainUnavailable(f"got {str(page)[:200]} from {self.rpc.url}; expected a list of logs")
+            raise ChainUnavailable(f"got {str(page)[:200]} from {self.rpc.place}; expected a list of logs")
         if len(page) < _LOGS_WANTED // 2:
             self._span = min(_SPAN_MOST, self._span * 2)
         elif len(page) > 2 * _LOGS_WANTED:

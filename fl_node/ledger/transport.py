@@ -7,6 +7,7 @@ edge, into typed records.
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
@@ -35,6 +36,14 @@ class RpcError(LedgerError):
         self.data = data
 
 
+def place_of(url: str) -> str:
+    """``scheme://host:port`` of a URL: what may be shown. Keys are found in user, path and query."""
+    parts = urlsplit(url)
+    if not parts.netloc:
+        return re.split("[/?#]", url)[0].rpartition("@")[2][:100]
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
 class Rpc:
     """One JSON-RPC endpoint.
 
@@ -42,7 +51,7 @@ class Rpc:
         url: ``http://`` or ``https://``.
         timeout_s: for one request.
 
-    ``requests_sent`` counts HTTP round trips since the start.
+    ``place`` is the URL as messages tell it; ``requests_sent`` counts HTTP round trips since the start.
 
     Raises:
         LedgerError: another kind of URL.
@@ -51,7 +60,7 @@ class Rpc:
     def __init__(self, url: str, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise LedgerError(f"got the RPC URL {url!r}; expected http://HOST:PORT or https://...")
+            raise LedgerError(f"got the RPC URL {place_of(url)!r}; expected http://HOST:PORT or https://...")
         import requests
         from web3 import HTTPProvider
 
@@ -59,6 +68,7 @@ class Rpc:
 
         session = LoopbackSession() if parts.hostname in _LOOPBACK else requests.Session()
         self.url = url
+        self.place = place_of(url)
         self.requests_sent = 0
         self._batches = True
         self._provider = HTTPProvider(
@@ -119,10 +129,20 @@ class Rpc:
             raise self._unavailable(cause) from cause
 
     def _unavailable(self, cause: Exception) -> ChainUnavailable:
-        reason = str(cause) or type(cause).__name__
+        reason = self._without_secrets(str(cause)) or type(cause).__name__
         return ChainUnavailable(
-            f"the chain at {self.url} does not answer: {reason[:300]}; start it, or correct the RPC URL"
+            f"the chain at {self.place} does not answer: {reason[:300]}; start it, or correct the RPC URL"
         )
+
+    def _without_secrets(self, text: str) -> str:
+        """A cause's text without the parts of the URL that it may quote: a provider's key is in any of them."""
+        text = re.sub(r"(?<=\burl: )\S+", self.place, text)
+        parts = urlsplit(self.url)
+        whole = f"{parts.path}?{parts.query}"
+        for secret in (self.url, whole, parts.path, parts.query, parts.username, parts.password):
+            if secret and len(secret) > 3:
+                text = text.replace(secret, "...")
+        return text
 
     def _outcome(self, method: str, answer: Any) -> Any:
         try:
@@ -132,7 +152,7 @@ class Rpc:
 
     def _result(self, method: str, answer: Any) -> Any:
         if not isinstance(answer, dict):
-            raise ChainUnavailable(f"{self.url} answered {method} with no JSON-RPC object: {str(answer)[:200]}")
+            raise ChainUnavailable(f"{self.place} answered {method} with no JSON-RPC object: {str(answer)[:200]}")
         error = answer.get("error")
         if error:
             if not isinstance(error, dict):
@@ -140,7 +160,7 @@ class Rpc:
             message, code = str(error.get("message", error)), error.get("code", 0)
             raise RpcError(f"{method}: {message[:500]}", code if isinstance(code, int) else 0, error.get("data"))
         if "result" not in answer:
-            raise ChainUnavailable(f"{self.url} answered {method} without a result: {str(answer)[:200]}")
+            raise ChainUnavailable(f"{self.place} answered {method} without a result: {str(answer)[:200]}")
         return answer["result"]
 
 

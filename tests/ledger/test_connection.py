@@ -30,6 +30,28 @@ def deployment(world: World, **changes: Any) -> Deployment:
     return world.deployed.deployment.model_copy(update=changes)
 
 
+class _Forbidden(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.send_error(403)
+
+    def log_message(self, *args: object) -> None: ...
+
+
+@pytest.mark.parametrize("secret", ["/v2/hush-1", "/?apikey=hush-1", "/hush-1?x=hush-1"])
+def test_keys_in_the_url_are_not_told(secret: str) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Forbidden) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for place in (f"127.0.0.1:{server.server_address[1]}", "127.0.0.1:1", "nowhere.invalid:1"):
+            with pytest.raises(ChainUnavailable) as caught:
+                Rpc(f"http://me:hush-1@{place}{secret}", timeout_s=5.0).call("eth_chainId")
+            assert f"http://{place} does not answer" in str(caught.value) and "hush" not in str(caught.value)
+        server.shutdown()
+    for url in (f"wss://me:hush-1@host:1{secret}", f"host:8545{secret}"):
+        with pytest.raises(LedgerError, match="host:") as refused:
+            Rpc(url)
+        assert "hush" not in str(refused.value)
+
+
 def test_another_chain_is_refused(world: World) -> None:
     with pytest.raises(WrongLedger, match="is chain 31337; expected 1"):
         RpcReader(deployment(world, chain_id=1), SPEC)
