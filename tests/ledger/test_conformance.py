@@ -150,6 +150,25 @@ def test_heads_reach_back_and_stop_at_the_deployment(world: World) -> None:
     assert later.block_hash != now.block_hash
 
 
+def test_news_go_on_from_a_known_block(world: World) -> None:
+    old = world.owner.head()
+    known = (old.block_number, old.block_hash)
+    assert world.owner.news(known) is None
+    publish(world.members[0], 1, 1)
+    publish(world.members[1], 1, 1)
+    now, back = world.owner.head(), world.owner.head(1)
+    for depth, head in ((0, now), (1, back)):
+        news = world.owner.news(known, depth)
+        assert news is not None and (news.head, news.follows) == (head, True)
+        assert list(news.logs) == list(world.owner.logs(old.block_number + 1, head.block_number))
+        assert world.owner.news((head.block_number, head.block_hash), depth) is None
+    whole = world.owner.news(None)
+    assert whole is not None and whole.follows and len(list(whole.logs)) == now.size
+    for stranger in ((old.block_number, bytes(32)), (now.block_number + 100, bytes(32))):
+        other = world.owner.news(stranger)
+        assert other is not None and (other.head, other.follows) == (now, False)
+
+
 Attempt = Callable[[World, UpdatePublished], Receipt]
 
 
