@@ -141,6 +141,9 @@ class _Choice:
         if entry is None:
             return self._left(peer, None, *self._absent(peer))
         if self.cut is not None and entry.ref not in self.present:
+            if entry.round == self.cut.previous:
+                early = f"made before round {entry.round} had begun, at log size {entry.update.seen}"
+                return self._left(peer, entry, Outcome.OTHER_ROUND, early)
             return self._left(peer, entry, *self._absent(peer))
         for check in (self._withdrawn, self._stale, self._own_objection, self._objected):
             found = check(peer, entry)

@@ -247,6 +247,9 @@ def test_an_update_counts_if_it_had_seen_its_own_rounds_cut(short_by, counted):
     cut = sync_prefix(rules(), log.prefix, 3)
     assert cut.size == log.prefix.size and cut.missing == (), "it cannot play round 2 again: nobody waits for it"
     assert UpdateRef(2, 2) in cut.present
+    considered = select(rules(), log.prefix, 2, 3).considered[0]
+    assert considered.outcome is (Outcome.MERGED if counted else Outcome.OTHER_ROUND)
+    assert counted or considered.reason == f"made before round 2 had begun, at log size {size - 1}"
 
 
 def test_after_a_deadline_the_update_that_tells_counts_itself():
