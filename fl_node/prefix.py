@@ -8,10 +8,10 @@ costs what is new (``extend``).
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter, itemgetter
-from typing import Any, TypeVar
+from typing import Any
 
 from fl_node.errors import InconsistentLog
 from fl_node.records import (
@@ -31,8 +31,6 @@ from fl_node.records import (
     UpdateRef,
     UpdatesAttested,
 )
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +144,7 @@ class _Facts:
     attestations: dict[UpdateRef, list[Attested]] = field(default_factory=dict)
     rounds: dict[int, list[UpdateEntry]] = field(default_factory=dict)
     peaks: list[tuple[int, int]] = field(default_factory=list)
-    derived: dict[Hashable, Any] = field(default_factory=dict)
+    derived: dict[Any, Any] = field(default_factory=dict)
 
     def add(self, fact: Fact) -> None:
         """Fold one entry in."""
@@ -277,16 +275,10 @@ class Prefix:
         log = self._facts.log
         return (log[index] for index in range(start, self.size))
 
-    def derived(self, key: Hashable, make: Callable[[], T]) -> T:
-        """A place to keep what follows from this log: ``make()`` on first asking for ``key``, the same object after.
-
-        All prefixes of one history share it. So only what further entries never change may be kept there.
-        """
-        kept = self._facts.derived
-        if key not in kept:
-            kept[key] = make()
-        found: T = kept[key]
-        return found
+    @property
+    def derived(self) -> dict[Any, Any]:
+        """For what follows from this log and no further entry changes; all prefixes of one history share it."""
+        return self._facts.derived
 
     # ---- peers ----
 

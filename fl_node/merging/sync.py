@@ -98,7 +98,7 @@ class _Cuts:
 def _settled(spec: Spec, prefix: Prefix) -> _Cuts:
     """The cuts of this log under this spec, all that the prefix settles among them."""
     key = ("sync cuts", spec.rounds.quorum, spec.rounds.deadline_s, spec.merging.max_staleness)
-    cuts: _Cuts = prefix.derived(key, _Cuts)
+    cuts: _Cuts = prefix.derived.setdefault(key, _Cuts())
     while cuts.known(prefix) == len(cuts.settled):
         count = _Count(spec, prefix, cuts, len(cuts.settled))
         found = count.scan() if count.first is not None else None
