@@ -11,6 +11,7 @@ from fl_node.assembly import assembled, check_membership
 from fl_node.config import NodeConfig
 from fl_node.errors import ChainUnavailable, ContentError, EntryRejected, MalformedWeights, StoreUnreachable
 from fl_node.merging.sync import pace, sync_prefix
+from fl_node.pacing import common_round
 from fl_node.peer import Moved, Peer, Stopped
 from fl_node.prefix import UpdateEntry
 from fl_node.progress import Emit, Ended, Event
@@ -179,7 +180,9 @@ def next_goal(peer: Peer, rounds: int = 0) -> Goal | None:
         return None
     if last is not None and last.final and not rounds:
         return None
-    earliest = max(1, prefix.peer(peer.number).round_at_admission) if last is None else own_round + 1
+    earliest = own_round + 1
+    if last is None:
+        earliest = max(1, min(prefix.peer(peer.number).round_at_admission, common_round(prefix)))
     if peer.spec.rounds.mode == "sync":
         # Not the highest round on the ledger: one member can raise that by publishing rounds that have not begun.
         earliest = max(own_round + 1, pace(peer.spec, prefix))

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from fl_node.content.protocol import Collected, ContentStore
 from fl_node.errors import ContentUnavailable
+from fl_node.pacing import common_round
 from fl_node.prefix import Prefix
 from fl_node.spec import Spec
 from fl_node.supply import cid_of_update
@@ -15,7 +16,7 @@ LATEST_LABEL = "latest"
 
 def oldest_kept(spec: Spec, prefix: Prefix) -> int:
     """The first round whose content is still to be kept; 0 while everything is."""
-    return max(0, prefix.highest_round - spec.content.retention_rounds + 1)
+    return max(0, common_round(prefix) - spec.content.retention_rounds + 1)
 
 
 def collect(spec: Spec, prefix: Prefix, store: ContentStore, *, dry_run: bool = False) -> Collected:
@@ -34,5 +35,5 @@ def collect(spec: Spec, prefix: Prefix, store: ContentStore, *, dry_run: bool = 
         for entry in {prefix.latest(facts.number), prefix.trained(facts.number)} - {None}:
             if entry is not None and facts.active:
                 with suppress(ContentUnavailable):
-                    store.pin(cid_of_update(entry.update), LATEST_LABEL, prefix.highest_round)
+                    store.pin(cid_of_update(entry.update), LATEST_LABEL, max(oldest, entry.round))
     return store.gc(oldest, dry_run=dry_run)

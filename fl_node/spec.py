@@ -79,7 +79,7 @@ class MergingSpec(Table):
     sample_cap: Count = Field(0, description="samples counted for one peer at most; 0 trusts every claim")
     max_staleness: Positive = Field(10, description="own updates since an entry after which it is not merged any more")
     max_magnitude: Annotated[float, Field(gt=0.0)] = Field(1e6, description="largest weight; beyond it is malformed")
-    objection_quorum: Positive = Field(2, description="distinct sites whose objection excludes an update")
+    objection_quorum: Positive = Field(2, description="sites that must call an update unavailable")
 
 
 class RoundsSpec(Table):

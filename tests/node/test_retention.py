@@ -8,6 +8,7 @@ from fl_node.content.cid import Cid
 from fl_node.content.memory import MemoryStore
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.memory import MemoryChain, memory_account
+from fl_node.pacing import common_round
 from fl_node.prefix import Prefix
 from fl_node.records import Flag, Member, Update
 from fl_node.retention import collect, oldest_kept
@@ -26,13 +27,14 @@ def update(cid: Cid, sequence: int, round_number: int, seen: int) -> Update:
 
 @pytest.fixture
 def federation() -> tuple[Prefix, MemoryStore, dict[str, Cid]]:
-    """A fast peer at round 9, a slow one still at round 1, and the fast one's content of every round."""
-    members = [Member(memory_account(number), f"site-{number}") for number in (1, 2)]
+    """Two fast peers at round 9, a slow one still at round 1, and one fast peer's content of every round."""
+    members = [Member(memory_account(number), f"site-{number}") for number in (1, 2, 3)]
     chain, store, cids = MemoryChain(members), MemoryStore(), {}
-    fast, slow = (chain.ledger(member.account) for member in members)
+    fast, slow, other = (chain.ledger(member.account) for member in members)
     for number in range(1, 10):
         cids[f"fast {number}"] = store.add(f"fast {number}".encode(), label="own", round=number)
         fast.publish(update(cids[f"fast {number}"], number, number, fast.head().size), ())
+        other.publish(update(Cid("raw", bytes([number]) * 32), number, number, other.head().size), ())
         if number == 1:
             cids["slow 1"] = store.add(b"slow 1", label="fetched", round=1)
             slow.publish(update(cids["slow 1"], 1, 1, slow.head().size), ())
@@ -58,3 +60,17 @@ def test_nothing_goes_while_all_rounds_are_kept(federation: tuple[Prefix, Memory
     prefix, store, cids = federation
     assert collect(Spec(), prefix, store).cids == ()
     assert all(store.has(cid) for cid in cids.values())
+
+
+def test_one_member_that_runs_ahead_decides_nothing() -> None:
+    members = [Member(memory_account(number), f"site-{number}") for number in (1, 2, 3)]
+    chain = MemoryChain(members)
+    hasty, *others = (chain.ledger(member.account) for member in members)
+    for ledger in others:
+        ledger.publish(update(Cid("raw", bytes(31) + b"x"), 1, 1, ledger.head().size), ())
+    for number in range(1, 31):
+        hasty.publish(update(Cid("raw", bytes([number]) * 32), number, number, hasty.head().size), ())
+    index = LedgerIndex(":memory:", hasty)
+    index.sync()
+    prefix = Prefix(index.entries())
+    assert (prefix.highest_round, common_round(prefix), oldest_kept(SPEC, prefix)) == (30, 1, 0)
