@@ -45,13 +45,14 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
                 state.mkdir(parents=True, exist_ok=True)
         except OSError as cause:
             raise StoreFull(f"cannot make {states[0]}: {cause.strerror}; name another folder with --state") from cause
-        chain = stack.enter_context(DevChain.start(settings.chain, state=_chain_state(settings, folder)))
-        stack.callback(crew.stop)  # before the chain stops: a peer that waits for its chain is slow to leave
         spec_file, out = folder / "federation.spec.toml", folder / "federation.toml"
         spec_file.write_text(settings.spec_text())
-        console.print(f"chain       {settings.chain} at {chain.rpc_url}", highlight=False)
-        # Before any child is started: that waits for the server to have loaded everything.
+        # Before any child is started: that waits for the server to have loaded everything. And before the chain: data
+        # that cannot be dealt out need none.
         shards, test_file = _deal(settings, folder, states)
+        chain = stack.enter_context(DevChain.start(settings.chain, state=_chain_state(settings, folder)))
+        stack.callback(crew.stop)  # before the chain stops: a peer that waits for its chain is slow to leave
+        console.print(f"chain       {settings.chain} at {chain.rpc_url}", highlight=False)
         opening = crew.start("deployment", "open_on_chain", settings.chain, chain.rpc_url, spec_file, out, states)
         on_chain: OnChain = _answer(crew, opening)
         console.print(f"contract    {on_chain.contract}, {on_chain.gas_used:,} gas", highlight=False)
