@@ -1,6 +1,6 @@
-"""Peak memory of a peer at a 100 MB model: real processes of `fl-node run`, three peers, two rounds.
+"""Peak memory of a peer at a 100 MB model: real processes of `fl-node run`, five peers, two rounds.
 
-    .venv/bin/python -m benchmarks.memory [--peers 3] [--rounds 2]
+    .venv/bin/python -m benchmarks.memory [--peers 5] [--rounds 2]
 
 The baseline is a process that imports what a peer imports and trains nothing. Memory is the peak resident set size that
 the kernel reports for a finished process.
@@ -58,7 +58,7 @@ def reaped(process: subprocess.Popen[bytes]) -> tuple[int, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--peers", type=int, default=3)
+    parser.add_argument("--peers", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     environment = {**os.environ, "FL_NODE_PASSWORD": "bench", "OMP_NUM_THREADS": "1"}
