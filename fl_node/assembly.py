@@ -68,7 +68,7 @@ def assembled(
             )
         state = _state_folder(config.state_path)
         self_test()
-        signer = keys.load(config.key_path, password if password is not None else _password(config))
+        signer = _unlocked(config, password)
         signer.check_chain(deployment.chain_id)
         watch = Stopwatch()
         with watch.phase("connect"):
@@ -177,8 +177,10 @@ def _state_folder(folder: Path) -> Path:
     return folder
 
 
-def _password(config: NodeConfig) -> str:
-    return keys.read_password(Path(config.password_file) if config.password_file else None)
+def _unlocked(config: NodeConfig, password: str | None) -> keys.Signer:
+    if password is not None:
+        return keys.load(config.key_path, password)
+    return keys.unlock(config.key_path, Path(config.password_file) if config.password_file else None)
 
 
 def _member_number(prefix: Prefix, account: str) -> int:

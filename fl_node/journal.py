@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -142,5 +142,4 @@ def _draft(table: dict[str, Any]) -> Draft:
         for p in table["parents"]
     )
     digests = {key: bytes.fromhex(table[key]) for key in _DIGESTS}
-    draft = Draft(**{**table, **digests, "parents": parents, "outcomes": tuple(table["outcomes"])})
-    return replace(draft, sequence=int(draft.sequence))
+    return Draft(**{**table, **digests, "parents": parents, "outcomes": tuple(table["outcomes"])})

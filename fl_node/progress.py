@@ -46,7 +46,3 @@ class Ended:
     seconds: dict[str, float]
     published_bytes: int
     fetched_bytes: int
-
-
-def silent(event: Event) -> None:
-    """An ``Emit`` that says nothing."""

@@ -47,9 +47,7 @@ def retire(arguments: argparse.Namespace) -> int:
 def _writing(arguments: argparse.Namespace) -> Iterator[RpcLedger]:
     config = settings_of(arguments)
     federation, deployment = deployed(config)
-    signer = keys.load(
-        config.key_path, keys.read_password(Path(config.password_file) if config.password_file else None)
-    )
+    signer = keys.unlock(config.key_path, Path(config.password_file) if config.password_file else None)
     signer.check_chain(deployment.chain_id)
     try:
         config.state_path.mkdir(parents=True, exist_ok=True)
