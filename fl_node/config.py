@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fl_node.errors import SpecError
-from fl_node.spec import Table, validated
+from fl_node.spec import validated
+from fl_node.tables import Table
 
 ENV_PREFIX = "FL_NODE_"
 FILE_NAME = "node.toml"

@@ -52,6 +52,14 @@ class Rule(enum.IntEnum):
     GENESIS = 0
     FEDAVG = 1
     UNIFORM = 2
+    SCORE = 3
+    TRUST = 4
+    MEDIAN = 5
+    TRIMMED_MEAN = 6
+    KRUM = 7
+    MULTI_KRUM = 8
+    GEOMETRIC_MEDIAN = 9
+    CENTRED_CLIPPING = 10
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -13,109 +13,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from fl_node.coherence import check_coherence
 from fl_node.errors import SpecError
+from fl_node.tables import (
+    AttestationSpec,
+    ContentSpec,
+    Count,
+    MergingSpec,
+    ModelSpec,
+    PredecessorSpec,
+    RoundsSpec,
+    Table,
+    TaskSpec,
+    TrainingSpec,
+    TrustSpec,
+)
 
 MARKER = "# ---- deployment: written by the deployer; not part of the spec ----\n"
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1, le=2**31)]
-Count = Annotated[int, Field(ge=0, le=2**31)]
 T = TypeVar("T", bound=BaseModel)
-
-
-class Table(BaseModel):
-    """A frozen TOML table: unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class TaskSpec(Table):
-    """What every peer's data look like and what is measured."""
-
-    data: str = Field("digits", description="digits, mnist, fashion-mnist, credit-default, csv, npz, module:callable")
-    input_shape: tuple[Positive, ...] = Field((64,), description="shape of one sample")
-    classes: Annotated[int, Field(ge=2, le=100_000)] = Field(10, description="number of classes")
-    label: str = Field("", description="csv: name of the label column")
-    metric: Literal["accuracy", "macro-f1", "auc"] = Field("accuracy", description="the score; higher is better")
-    validation: Fraction = Field(0.1, description="fraction of rows that steers choices, never claims")
-    test: Fraction = Field(0.2, description="fraction of rows that scores are measured on")
-    split_seed: Count = Field(0, description="seed of the split into train, validation and test")
-
-
-class ModelSpec(Table):
-    """The torch model that everybody trains."""
-
-    name: str = Field("logistic", description="logistic, mlp, cnn, or module:factory")
-    hidden: tuple[Positive, ...] = Field((128,), description="mlp: widths; cnn: channels")
-    options: dict[str, bool | int | float | str] = Field(
-        default_factory=dict, description="arguments of a module:factory"
-    )
-    seed: Count = Field(0, description="seed of the genesis weights")
-
-
-class TrainingSpec(Table):
-    """How a peer trains between two merges."""
-
-    optimizer: Literal["sgd", "adam"] = Field("sgd", description="optimiser")
-    learning_rate: Annotated[float, Field(gt=0.0, le=1000.0)] = Field(0.1, description="step size")
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="sgd momentum")
-    weight_decay: Annotated[float, Field(ge=0.0, le=1000.0)] = Field(0.0, description="L2 penalty")
-    batch_size: Positive = Field(64, description="rows in a step")
-    epochs: Positive = Field(1, description="passes over the train split in one round")
-    class_weights: bool = Field(False, description="weight the loss by inverse class frequency")
-    reset_optimizer: bool = Field(True, description="start every round with a fresh optimiser state")
-    target_score: Fraction = Field(0.0, description="close once the own validation score reaches this; 0 never")
-    loop: str = Field("", description="module:callable of your own training loop")
-    seed: Count = Field(0, description="seed of batch order; combined with peer number and sequence")
-
-
-class MergingSpec(Table):
-    """Whose updates are merged, and how."""
-
-    selection: Literal["all-latest"] = Field("all-latest", description="which updates are candidates")
-    aggregation: Literal["fedavg", "uniform"] = Field("fedavg", description="how they combine")
-    sample_cap: Count = Field(0, description="samples counted for one peer at most; 0 trusts every claim")
-    max_staleness: Positive = Field(10, description="own updates since an entry after which it is not merged any more")
-    max_magnitude: Annotated[float, Field(gt=0.0)] = Field(1e6, description="largest weight; beyond it is malformed")
-    objection_quorum: Positive = Field(2, description="sites that must call an update unavailable")
-
-
-class RoundsSpec(Table):
-    """Pace of the federation."""
-
-    planned: Positive = Field(5, description="rounds before a peer closes")
-    mode: Literal["async", "sync"] = Field("async", description="never wait, or wait for a quorum")
-    quorum: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        1.0, description="sync: share of active peers that completes a round"
-    )
-    deadline_s: Annotated[float, Field(gt=0.0, le=1e9)] = Field(
-        600.0, description="sync: seconds after a round's first update"
-    )
-    max_lag: Positive = Field(1000, description="entries by which an update's `seen` may lag behind the log")
-    min_interval_s: Count = Field(0, description="least seconds between a peer's updates")
-    depth: Count = Field(0, description="blocks on top of an entry before it counts as seen")
-    linger_s: Annotated[float, Field(ge=0.0, le=1e9)] = Field(60.0, description="seconds a closed peer goes on serving")
-
-
-class ContentSpec(Table):
-    """How long bytes are kept and who may serve them."""
-
-    retention_rounds: Positive = Field(20, description="rounds for which members keep others' updates")
-    fetch_timeout_s: Annotated[float, Field(gt=0.0, le=1e6)] = Field(
-        60.0, description="total seconds to fetch one update"
-    )
-    allow_networks: tuple[str, ...] = Field((), description="private networks (CIDR) from which content may be fetched")
-
-
-class PredecessorSpec(Table):
-    """An earlier federation that this one continues."""
-
-    chain_id: Count = Field(0, description="chain of the earlier contract")
-    contract: str = Field("", description="address of the earlier contract")
-    size: Count = Field(0, description="its log size")
-    root: str = Field("", description="its root, hex")
 
 
 class Spec(Table):
@@ -127,6 +45,8 @@ class Spec(Table):
     model: ModelSpec = Field(default_factory=ModelSpec)
     training: TrainingSpec = Field(default_factory=TrainingSpec)
     merging: MergingSpec = Field(default_factory=MergingSpec)
+    trust: TrustSpec = Field(default_factory=TrustSpec)
+    attestation: AttestationSpec = Field(default_factory=AttestationSpec)
     rounds: RoundsSpec = Field(default_factory=RoundsSpec)
     content: ContentSpec = Field(default_factory=ContentSpec)
     predecessor: PredecessorSpec | None = None
@@ -197,11 +117,7 @@ def parse_federation(raw: bytes, where: str = "federation file", path: Path | No
         if set(table) != {"deployment"} or not isinstance(table["deployment"], dict):
             raise SpecError(f"{where}: expected one table [deployment] after the marker line, got {sorted(table)}")
         deployment = validated(Deployment, table["deployment"], f"{where}, [deployment]")
-    if spec.task.validation + spec.task.test >= 1.0:
-        raise SpecError(
-            f"{where}: task.validation + task.test = {spec.task.validation + spec.task.test:g}; "
-            "expected below 1, so that rows are left to train on"
-        )
+    check_coherence(spec.task, spec.training, spec.merging, spec.attestation, spec.rounds, where)
     return Federation(spec, spec_bytes, deployment, path)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from fl_node.errors import DataError
 from fl_node.learning.dataset import Dataset, checked
 from fl_node.learning.tables import Table, read_table
-from fl_node.spec import TaskSpec
+from fl_node.tables import TaskSpec
 
 FILE: Final = "default-of-credit-card-clients.csv"
 #: The label under its names in the copies that are about; ``ID`` is dropped, as is any column not named here.

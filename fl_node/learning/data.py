@@ -15,7 +15,7 @@ from fl_node.learning.digits import load_digits
 from fl_node.learning.images import load_images, read_images
 from fl_node.learning.named import is_named, resolve
 from fl_node.learning.tables import load_csv
-from fl_node.spec import TaskSpec
+from fl_node.tables import TaskSpec
 
 ENVIRONMENT = "FL_NODE_DATA_DIR"
 PART_SEED = 20090701

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_node.errors import DataError
-from fl_node.spec import TaskSpec
+from fl_node.tables import TaskSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)

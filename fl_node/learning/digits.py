@@ -13,7 +13,7 @@ import numpy as np
 
 from fl_node.errors import DataError
 from fl_node.learning.dataset import Dataset, checked
-from fl_node.spec import TaskSpec
+from fl_node.tables import TaskSpec
 
 
 def load_digits(task: TaskSpec) -> Dataset:

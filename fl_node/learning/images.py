@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fl_node.errors import DataError
 from fl_node.learning.dataset import Dataset, Packed, checked, checked_labels
 from fl_node.learning.download import Remote, cache_folder, downloaded
-from fl_node.spec import TaskSpec
+from fl_node.tables import TaskSpec
 
 Part = Literal["train", "test", "all"]
 _PIXEL: Final = np.float32(1 / 255)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fl_node.spec import TrainingSpec
+from fl_node.tables import TrainingSpec
 
 State: TypeAlias = dict[str, NDArray[Any]]
 

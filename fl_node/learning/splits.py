@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fl_node.errors import DataError
 from fl_node.learning.dataset import Dataset
-from fl_node.spec import TaskSpec
+from fl_node.tables import TaskSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from fl_node.errors import DataError
 from fl_node.learning.credit import CATEGORIES, SCALES
 from fl_node.learning.data import load
 from fl_node.learning.dataset import Dataset
-from fl_node.spec import TaskSpec
+from fl_node.tables import TaskSpec
 
 DIGITS = TaskSpec()
 PAIR = TaskSpec(data="csv", input_shape=(2,), classes=3, label="kind")
@@ -59,7 +59,7 @@ def test_parts_are_disjoint_complete_and_fixed() -> None:
 def test_reading_data_needs_neither_torch_nor_scikit_learn() -> None:
     code = (
         "import sys; from fl_node.learning.data import load; from fl_node.learning.splits import split; "
-        "import fl_node.learning.partition, fl_node.learning.metrics; from fl_node.spec import TaskSpec; "
+        "import fl_node.learning.partition, fl_node.learning.metrics; from fl_node.tables import TaskSpec; "
         "t = TaskSpec(); split(load('digits', t), t); "
         "assert not {'torch', 'sklearn', 'scipy'} & set(sys.modules), 'heavy import'"
     )

@@ -18,7 +18,7 @@ from fl_node.learning import images
 from fl_node.learning.data import load
 from fl_node.learning.download import Remote, downloaded
 from fl_node.learning.images import read_idx
-from fl_node.spec import TaskSpec
+from fl_node.tables import TaskSpec
 
 TASK = TaskSpec(data="mnist", input_shape=(28, 28))
 

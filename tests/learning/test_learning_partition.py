@@ -11,7 +11,7 @@ from fl_node.errors import DataError, UsageError
 from fl_node.learning.dataset import Dataset
 from fl_node.learning.partition import Partition, parse_partition, partition
 from fl_node.learning.splits import split
-from fl_node.spec import TaskSpec
+from fl_node.tables import TaskSpec
 
 TEXTS = st.sampled_from(
     ["iid", "unequal", "label-skew:1", "label-skew", "label-skew:3", "dirichlet:0.1", "dirichlet:100"]

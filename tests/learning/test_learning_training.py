@@ -21,7 +21,8 @@ from fl_node.learning.models import Weights, build, genesis
 from fl_node.learning.optimizers import optimizer
 from fl_node.learning.splits import Splits, split
 from fl_node.learning.training import Trainer, autograd, training_seed
-from fl_node.spec import Spec, TrainingSpec
+from fl_node.spec import Spec
+from fl_node.tables import TrainingSpec
 
 Rows = Callable[..., Dataset]
 

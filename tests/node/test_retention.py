@@ -12,7 +12,8 @@ from fl_node.pacing import common_round
 from fl_node.prefix import Prefix
 from fl_node.records import Flag, Member, Update
 from fl_node.retention import collect, oldest_kept
-from fl_node.spec import ContentSpec, Spec
+from fl_node.spec import Spec
+from fl_node.tables import ContentSpec
 
 SPEC = Spec(content=ContentSpec(retention_rounds=3))
 

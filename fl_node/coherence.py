@@ -1,0 +1,54 @@
+"""What no single key of a spec can say: keys that do not go together. Checked when a federation file is read."""
+
+from __future__ import annotations
+
+from fl_node.errors import SpecError
+from fl_node.tables import AttestationSpec, MergingSpec, RoundsSpec, TaskSpec, TrainingSpec
+
+
+def check_coherence(
+    task: TaskSpec,
+    training: TrainingSpec,
+    merging: MergingSpec,
+    attestation: AttestationSpec,
+    rounds: RoundsSpec,
+    where: str,
+) -> None:
+    """Refuse tables that contradict each other.
+
+    Raises:
+        SpecError: naming the keys, what they are, and what goes together.
+    """
+    if task.validation + task.test >= 1.0:
+        raise SpecError(
+            f"{where}: task.validation + task.test = {task.validation + task.test:g}; "
+            "expected below 1, so that rows are left to train on"
+        )
+    if (task.kind == "segmentation") != (task.metric == "dice"):
+        raise SpecError(
+            f"{where}: task.kind = {task.kind!r} with task.metric = {task.metric!r}; expected metric dice for "
+            "segmentation, and another for classification"
+        )
+    if merging.scores == "attested" and attestation.mode == "none":
+        raise SpecError(
+            f"{where}: merging.scores = 'attested' with attestation.mode = 'none': nobody would attest; expected "
+            "attestation.mode = 'all' or 'sample'"
+        )
+    for key, asked in (
+        ("attestation.mode", attestation.mode != "none"),
+        ("merging.aggregation = 'trust'", merging.aggregation == "trust"),
+    ):
+        if asked and task.validation == 0.0:
+            raise SpecError(
+                f"{where}: {key} looks at validation rows, and task.validation = 0 sets none aside; expected above 0"
+            )
+    if merging.selection == "ring" and rounds.mode != "async":
+        raise SpecError(
+            f"{where}: merging.selection = 'ring' with rounds.mode = {rounds.mode!r}: in a ring one peer works at a "
+            "time; expected mode async"
+        )
+    if (merging.graph == "edges") != bool(merging.edges):
+        raise SpecError(
+            f"{where}: merging.graph = {merging.graph!r} with {len(merging.edges)} merging.edges; expected edges for "
+            "graph = 'edges', and only there"
+        )
