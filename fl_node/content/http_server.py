@@ -137,6 +137,8 @@ class HttpServer:
                         target=self._converse, args=(connection,), name="content-serve", daemon=True
                     )
                     self._open[connection] = thread
+                    # Idle from the start: its thread may be slow to come to it, and newcomers must not wait for that.
+                    self._idle[connection] = None
                     thread.start()
                     continue
             self._refuse(connection)

@@ -235,8 +235,10 @@ def test_connections_are_bounded_and_idle_ones_give_way(store: ContentStore) -> 
 
 def test_when_all_are_busy_a_newcomer_is_told_so(store: ContentStore) -> None:
     release = threading.Event()
+    waiting = threading.Semaphore(0)
 
     def wait(_: Request) -> http_server_module.Response:
+        waiting.release()
         release.wait(10)
         return text(200, "done")
 
@@ -244,9 +246,8 @@ def test_when_all_are_busy_a_newcomer_is_told_so(store: ContentStore) -> None:
         busy = [threading.Thread(target=ask, args=(gateway, "/wait")) for _ in range(2)]
         for thread in busy:
             thread.start()
-        deadline = time.monotonic() + 10
-        while ask(gateway, "/")[0].status != 503:
-            assert time.monotonic() < deadline
+        assert all(waiting.acquire(timeout=10) for _ in busy)
+        assert ask(gateway, "/")[0].status == 503
         release.set()
         for thread in busy:
             thread.join()
