@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fl_node.errors import DataError
+from fl_node.learning.canvas import load_canvases
 from fl_node.learning.credit import load_credit
 from fl_node.learning.dataset import Dataset, Packed, checked
 from fl_node.learning.digits import load_digits
@@ -20,7 +21,7 @@ from fl_node.tables import TaskSpec
 ENVIRONMENT = "FL_NODE_DATA_DIR"
 PART_SEED = 20090701
 IMAGES = ("mnist", "fashion-mnist")
-KNOWN = ("digits", *IMAGES, "credit-default", "csv:PATH", "npz:PATH", "module:callable")
+KNOWN = ("digits", "digits-canvas", *IMAGES, "credit-default", "csv:PATH", "npz:PATH", "module:callable")
 
 
 def load(
@@ -29,8 +30,8 @@ def load(
     """The rows that a source holds, in its own order.
 
     Args:
-        source: ``digits``, ``mnist``, ``fashion-mnist``, ``credit-default``, ``csv:PATH``, ``npz:PATH``, or
-            ``module:callable`` (called without arguments, gives features and labels).
+        source: ``digits``, ``digits-canvas``, ``mnist``, ``fashion-mnist``, ``credit-default``, ``csv:PATH``,
+            ``npz:PATH``, or ``module:callable`` (called without arguments, gives features and labels).
         task: what the rows must look like.
         data_dir: folder of the data sets; else the environment's FL_NODE_DATA_DIR. Relative PATHs start there if it is
             given, else in the current folder.
@@ -52,12 +53,14 @@ def load_packed(source: str, task: TaskSpec, data_dir: Path | None, part: Litera
     if source in IMAGES:
         return read_images(source, part, task, _folder(data_dir))
     data = load(source, task, data_dir, part)
-    return Packed(data.features, data.labels)
+    return Packed(data.features, data.labels, groups=data.groups)
 
 
 def _whole(source: str, task: TaskSpec, folder: Path | None) -> Dataset:
     if source == "digits":
         return load_digits(task)
+    if source == "digits-canvas":
+        return load_canvases(task)
     if source == "credit-default":
         return load_credit(task, folder)
     kind, colon, rest = source.partition(":")
@@ -92,22 +95,23 @@ def _path(text: str, folder: Path | None) -> Path:
 
 
 def _load_npz(path: Path, task: TaskSpec) -> Dataset:
-    """Arrays ``x`` [n, \\*input_shape] and ``y`` [n], and ``scale`` where x is to be multiplied by a number, as bytes
-    of pixels are by 1/255. Pickled objects are refused."""
+    """Arrays ``x`` [n, \\*input_shape] and ``y`` [n], or [n, H, W] of masks; ``scale`` where x is to be multiplied by a
+    number, as bytes of pixels are by 1/255; ``groups`` [n] where rows are to be dealt out by another class than their
+    own. Pickled objects are refused."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise DataError(f"{path}: this is a single array; expected an .npz with the arrays x and y")
             if not {"x", "y"} <= set(arrays.files):
                 raise DataError(f"{path}: holds the arrays {sorted(arrays.files)}; expected x and y")
-            x, y = arrays["x"], arrays["y"]
+            x, y, groups = arrays["x"], arrays["y"], arrays["groups"] if "groups" in arrays.files else None
             if "scale" in arrays.files:
                 x = Packed(x, y, np.float32(arrays["scale"])).features()
     except DataError:
         raise
     except Exception as cause:  # zipfile, zlib, struct and numpy each have their own for a damaged file
         raise DataError(f"{path}: cannot be read: {cause}; expected an .npz with the arrays x and y") from cause
-    return checked(x, y, task, str(path))
+    return checked(x, y, task, str(path), groups)
 
 
 def _call(source: str, task: TaskSpec) -> Dataset:

@@ -10,6 +10,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fl_node.errors import DataError
 from fl_node.learning.dataset import Dataset, checked
@@ -17,9 +18,17 @@ from fl_node.tables import TaskSpec
 
 
 def load_digits(task: TaskSpec) -> Dataset:
-    """1,797 images of 8 x 8, a pixel from 0 to 1, ten classes.
+    """1,797 images of 8 x 8, a pixel from 0 to 1, ten classes."""
+    return checked(*read_digits(), task, "digits")
+
+
+def read_digits() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The images [1797, 8, 8] and their classes [1797].
 
     The file is read out of the package's folder, for importing scikit-learn takes most of a second.
+
+    Raises:
+        DataError: scikit-learn is not installed, or its file cannot be read.
     """
     path = _file()
     try:
@@ -28,7 +37,7 @@ def load_digits(task: TaskSpec) -> Dataset:
     except (OSError, EOFError, ValueError) as cause:
         raise DataError(f"digits: cannot read {path}: {cause}; reinstall scikit-learn") from cause
     table = table.reshape(-1, 65)
-    return checked(table[:, :64].reshape(-1, 8, 8) / np.float32(16.0), table[:, 64], task, "digits")
+    return table[:, :64].reshape(-1, 8, 8) / np.float32(16.0), table[:, 64]
 
 
 def _file() -> Path:

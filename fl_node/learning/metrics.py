@@ -6,6 +6,7 @@ scikit-learn, whose import would cost every peer most of a second of start-up.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,17 +16,17 @@ from numpy.typing import NDArray
 from fl_node.records import PPM
 
 LIMIT = 1e30
-Metric = Literal["accuracy", "macro-f1", "auc"]
+Metric = Literal["accuracy", "macro-f1", "auc", "dice"]
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How a model does on labelled samples.
+    """How a model does on labelled samples. Of masks, what is counted is pixels, but for ``samples`` and ``dice``.
 
     Fractions are from 0 to 1. ``macro_f1``, ``precision`` and ``recall`` are unweighted means over the classes that
     occur among labels or predictions; a quotient 0/0 counts as 0. ``auc`` is None where it is undefined (fewer than
     two classes among the labels) or was not asked for. ``confusion[i][j]``: samples of class i predicted as class j.
-    ``loss`` is the mean cross-entropy in nats.
+    ``loss`` is the mean cross-entropy in nats. ``dice``: of masks, see :func:`dice_of_each`; else None.
     """
 
     score_ppm: int
@@ -38,20 +39,24 @@ class Evaluation:
     auc: float | None
     loss: float
     confusion: tuple[tuple[int, ...], ...]
+    dice: float | None = None
 
 
 def measure(scores: NDArray[Any], labels: NDArray[np.int64], metric: Metric, full: bool = False) -> Evaluation:
     """Score logits against labels.
 
     Args:
-        scores: logits [n, classes], n > 0. Of equal logits the lower class wins. They are clipped to +-1e30, and NaN
-            counts as the least, so that a diverged model gets a bad score instead of an error.
-        labels: int64 [n].
+        scores: logits [n, classes], or [n, classes, H, W] of masks; n > 0. Of equal logits the lower class wins. They
+            are clipped to +-1e30, and NaN counts as the least, so that a diverged model gets a bad score instead of an
+            error.
+        labels: int64 [n], or [n, H, W] of masks.
         metric: which number becomes ``score_ppm``. For accuracy that is floor(correct * 1,000,000 / n), in integers;
             for others floor of the float64 value times 1,000,000. An undefined AUC scores 500,000, that of guessing.
-        full: also compute the AUC where the metric does not need it; it sorts every column.
+        full: also compute the AUC where the metric does not need it; it sorts every column. Never of masks.
     """
-    scores = np.clip(np.nan_to_num(scores.astype(np.float64), nan=-LIMIT, posinf=LIMIT, neginf=-LIMIT), -LIMIT, LIMIT)
+    if labels.ndim > 1:
+        return measure_masks([(scores, labels)])
+    scores = _finite(scores)
     count, classes = scores.shape
     predicted = scores.argmax(axis=1)
     confusion = np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
@@ -80,6 +85,64 @@ def measure(scores: NDArray[Any], labels: NDArray[np.int64], metric: Metric, ful
     )
 
 
+def measure_masks(parts: Iterable[tuple[NDArray[Any], NDArray[np.int64]]]) -> Evaluation:
+    """Score logits [n, classes, H, W] against masks [n, H, W], part by part, so that no more than one is in memory.
+
+    ``score_ppm`` is the mean of :func:`dice_of_each` over all samples, times 1,000,000, rounded down. What overflowed
+    is treated as in :func:`measure`. There must be at least one sample.
+    """
+    confusion: NDArray[np.int64] | int = 0
+    dice, loss = [], 0.0
+    for scores, labels in parts:
+        finite = _finite(scores)
+        classes = finite.shape[1]
+        predicted = finite.argmax(axis=1)
+        pairs = np.bincount((labels * classes + predicted).ravel(), minlength=classes * classes)
+        confusion = confusion + pairs.reshape(classes, classes)
+        dice.append(dice_of_each(predicted, labels, classes))
+        flat = np.moveaxis(finite, 1, -1).reshape(-1, classes)
+        loss += float(cross_entropies(flat, labels.ravel()).sum())
+    assert not isinstance(confusion, int)
+    each = np.concatenate(dice)
+    mean, pixels, correct = float(each.mean()), int(confusion.sum()), int(np.trace(confusion))
+    precision, recall, f1 = _per_class(confusion)
+    return Evaluation(
+        score_ppm=int(mean * PPM),
+        samples=len(each),
+        correct=correct,
+        accuracy=correct / pixels,
+        macro_f1=f1,
+        precision=precision,
+        recall=recall,
+        auc=None,
+        loss=loss / pixels,
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        dice=mean,
+    )
+
+
+def dice_of_each(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """Dice's coefficient of each sample, float64 [n] from 0 to 1, from classes of pixels [n, H, W].
+
+    2 |P and T| / (|P| + |T|) of the pixels predicted (P) and truly (T) of a class; the mean over the classes other than
+    0, the background, that the sample has in P or T. A sample that has none in either is right: 1. (Dice 1945,
+    https://doi.org/10.2307/1932409.)
+    """
+    count = len(labels)
+    start = np.arange(count).reshape(-1, 1) * classes
+    truth, found = labels.reshape(count, -1), predicted.reshape(count, -1)
+
+    def counts(places: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.bincount(places.ravel(), minlength=count * classes).reshape(count, classes)[:, 1:]
+
+    both = counts((truth + start)[truth == found])
+    sizes = counts(truth + start) + counts(found + start)
+    there = sizes > 0
+    quotients = 2 * both / np.maximum(sizes, 1)
+    mean: NDArray[np.float64] = quotients.sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+    return np.where(there.any(axis=1), mean, 1.0)
+
+
 def area_under_curve(scores: NDArray[Any], labels: NDArray[np.int64]) -> float | None:
     """Area under the ROC curve; for more than two classes the mean of one against the rest.
 
@@ -102,6 +165,12 @@ def cross_entropies(scores: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[
     """-log softmax(scores)[label] of each sample, float64 [n], in nats."""
     result: NDArray[np.float64] = -_log_softmax(scores)[np.arange(len(labels)), labels]
     return result
+
+
+def _finite(scores: NDArray[Any]) -> NDArray[np.float64]:
+    """As float64 from -LIMIT to LIMIT."""
+    wide = scores.astype(np.float64)
+    return np.clip(np.nan_to_num(wide, copy=False, nan=-LIMIT, posinf=LIMIT, neginf=-LIMIT), -LIMIT, LIMIT, out=wide)
 
 
 def _log_softmax(scores: NDArray[Any]) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ class Splits:
 
 
 def split(data: Dataset, task: TaskSpec) -> Splits:
-    """Split by a seeded shuffle, class by class in proportion.
+    """Split by a seeded shuffle, class by class in proportion; of masks, stratum by stratum.
 
     Sizes: test = round(n * task.test), validation = round(n * task.validation), at least 1 where the fraction is above
     0; the rest is for training. Rows are shuffled with numpy's PCG64 seeded by ``task.split_seed``, then put into an
@@ -45,7 +45,7 @@ def split(data: Dataset, task: TaskSpec) -> Splits:
             f"{task.test:g} set {held_out} aside; expected at least one row to train on and one to test on: bring more "
             "rows"
         )
-    order = _spread(data.labels, task.split_seed)
+    order = _spread(data.strata, task.split_seed)
     test, validation, train = np.split(order, [sizes["test"], sizes["test"] + sizes["validation"]])
     return Splits(data.rows(np.sort(train)), data.rows(np.sort(validation)), data.rows(np.sort(test)))
 

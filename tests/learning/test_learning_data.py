@@ -67,7 +67,7 @@ def test_reading_data_needs_neither_torch_nor_scikit_learn() -> None:
 
 
 def test_unknown_source_lists_what_there_is() -> None:
-    with pytest.raises(DataError, match=r"'digit'.*digits, mnist"):
+    with pytest.raises(DataError, match=r"'digit'.*digits, digits-canvas, mnist"):
         load("digit", DIGITS)
 
 
