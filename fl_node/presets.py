@@ -40,6 +40,11 @@ class Preset:
     make: Callable[[int], Tables]
     least_peers: int = 1
 
+    @property
+    def depends_on_peers(self) -> bool:
+        """Whether its keys differ with the number of peers."""
+        return len({repr(self.make(peers)) for peers in (5, 10, 40)}) > 1
+
     def overrides(self, peers: int) -> Tables:
         """The preset's keys by table, for a federation of ``peers``.
 

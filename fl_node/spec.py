@@ -6,8 +6,8 @@ marker line, then a ``[deployment]`` table; ``read_federation`` splits the two a
 
 from __future__ import annotations
 
-import difflib
 import hashlib
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from fl_node.coherence import check_coherence
 from fl_node.errors import SpecError
+from fl_node.suggest import did_you_mean
 from fl_node.tables import (
     AttestationSpec,
     ContentSpec,
@@ -173,7 +174,10 @@ def _explain(model: type[BaseModel], error: Any, where: str) -> str:
         for part in location[:-1]:
             owner = owner.model_fields[part].annotation
         known = sorted(getattr(owner, "model_fields", {}))
-        close = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(location[-1], known)
         return f"{where}: unknown key {key} = {error['input']!r}{hint} Known here: {', '.join(known)}"
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        allowed = re.findall("'([^']*)'", error["ctx"]["expected"])
+        hint = did_you_mean(error["input"], allowed) or ";"
+        return f"{where}: {key} = {error['input']!r}{hint} expected one of {', '.join(allowed)}"
     return f"{where}: {key} = {error['input']!r}: {error['msg'][:1].lower()}{error['msg'][1:]}"

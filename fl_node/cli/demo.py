@@ -18,6 +18,7 @@ from fl_node.errors import UsageError
 def demo(arguments: argparse.Namespace) -> int:
     """Run a whole federation; 0 if every peer closed."""
     settings = DemoSettings(
+        preset=arguments.preset,
         peers=arguments.peers,
         rounds=arguments.rounds,
         epochs=arguments.epochs,
@@ -47,9 +48,12 @@ def demo(arguments: argparse.Namespace) -> int:
             from fl_node.demo.play import play
             from fl_node.demo.table import as_json, show_result
             from fl_node.learning.partition import parse_partition
+            from fl_node.spec import parse_federation
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        parse_partition(settings.partition)  # before a chain is started for nothing
+        # Before a chain is started for nothing.
+        parse_partition(settings.partition)
+        parse_federation(settings.spec_text().encode(), "the demo's spec")
         result = play(settings, Console(stderr=True), crew, began)
     if arguments.json == "-":
         print(json.dumps(as_json(result), indent=1))

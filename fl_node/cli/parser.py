@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from fl_node import __version__
 from fl_node.config import NodeConfig
+from fl_node.presets import PRESETS
 
 EPILOG = """exit codes: 0 done; 1 failed; 2 wrong usage; 3 bad federation file or configuration; 4 bad data; 5 key or
 password; 10-17 chain and contract; 20-24 content and weights; 30 training; 130 interrupted. See docs/cli.md."""
@@ -62,9 +63,19 @@ def _entry(text: str) -> int:
 
 
 def _init(command: Command) -> None:
-    sub = command("init", "make a peer: its key, its state folder, its settings")
+    sub = command(
+        "init", "make a peer: its key, its state folder, its settings; or, with --preset, the spec of a federation"
+    )
     _settings(sub, "state", "federation", "rpc", "data", "data_dir", "password_file", "host", "port", "endpoint")
     sub.add_argument("--site", default="", help="pseudonym of your organisation, for the coordinator who admits you")
+    sub.add_argument("--preset", default=None, metavar="NAME", help=f"write a spec instead: {', '.join(PRESETS)}")
+    sub.add_argument("--peers", type=int, default=None, help="with --preset: how many peers there will be")
+    sub.add_argument(
+        "--spec",
+        default="federation.toml",
+        metavar="FILE",
+        help="with --preset: file to write (default: federation.toml)",
+    )
 
 
 def _run(command: Command) -> None:
@@ -130,6 +141,9 @@ def _gc(command: Command) -> None:
 
 def _demo(command: Command) -> None:
     sub = command("demo", "run a whole federation on this machine: chain, contract, peers in processes of their own")
+    sub.add_argument(
+        "--preset", default=None, metavar="NAME", help=f"who merges what, and how: {', '.join(PRESETS)} (default: none)"
+    )
     sub.add_argument("--peers", type=int, default=4, help="number of peers (default: 4)")
     sub.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
     sub.add_argument("--epochs", type=int, default=None, help="epochs in a round (default: by data set)")
@@ -141,7 +155,9 @@ def _demo(command: Command) -> None:
     sub.add_argument("--data-dir", default=None, metavar="D", help="folder with the data set's files")
     sub.add_argument("--model", default="logistic", help="logistic, mlp, cnn or module:factory (default: logistic)")
     sub.add_argument("--partition", default="iid", help="iid, unequal, label-skew, dirichlet:ALPHA (default: iid)")
-    sub.add_argument("--mode", choices=("async", "sync"), default="async", help="pace of rounds (default: async)")
+    sub.add_argument(
+        "--mode", choices=("async", "sync"), default=None, help="pace of rounds (default: the preset's, or else async)"
+    )
     sub.add_argument("--chain", choices=("anvil", "ganache", "hardhat"), default="anvil", help="(default: anvil)")
     sub.add_argument("--state", default=None, metavar="DIR", help="folder to keep (default: a new temporary one)")
     sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fl_node import keys
 from fl_node.cli.settings import settings_of
+from fl_node.cli.spec_file import write_spec
 from fl_node.config import FILE_NAME, NodeConfig, write_config
 from fl_node.errors import StoreFull, UsageError
 
@@ -16,7 +17,11 @@ _KEPT = ("federation", "rpc", "data", "data_dir", "password_file", "host", "port
 
 
 def init(arguments: argparse.Namespace) -> int:
-    """Make a key and a node.toml in the state folder; never overwrites either."""
+    """Make a key and a node.toml in the state folder, or with a preset a federation's spec; never overwrites any."""
+    if arguments.preset is not None:
+        return write_spec(arguments)
+    if arguments.peers is not None:
+        raise UsageError(f"--peers {arguments.peers} without --preset; expected --preset NAME: it is for a spec file")
     config = settings_of(arguments)
     state = config.state_path
     settings = state / FILE_NAME

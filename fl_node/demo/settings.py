@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import dataclass
@@ -12,7 +11,11 @@ from typing import Literal
 
 from fl_node.errors import SpecError, StoreFull, UsageError
 from fl_node.learning.named import is_named
+from fl_node.presets import Tables, preset
+from fl_node.spec_text import merged, preset_head, preset_notes, spec_text
 
+#: After so many seconds the next peer of a ring takes its turn.
+_SILENT_S = 10.0
 MODELS = ("logistic", "mlp", "cnn")
 
 
@@ -39,8 +42,9 @@ RECIPES = {
 
 @dataclass(frozen=True, slots=True)
 class DemoSettings:
-    """Everything the command line can say about a demo. ``None``: the data set's recipe decides."""
+    """Everything the command line can say about a demo. ``None``: the data set's recipe, or the preset, decides."""
 
+    preset: str | None = None
     peers: int = 4
     rounds: int = 5
     epochs: int | None = None
@@ -50,7 +54,7 @@ class DemoSettings:
     data_dir: Path | None = None
     model: str = "logistic"
     partition: str = "iid"
-    mode: Literal["async", "sync"] = "async"
+    mode: Literal["async", "sync"] | None = None
     chain: Literal["anvil", "ganache", "hardhat"] = "anvil"
     state: Path | None = None
     seed: int = 0
@@ -71,6 +75,8 @@ class DemoSettings:
         if self.learning_rate is not None and not 0.0 < self.learning_rate <= 1000.0:
             raise UsageError(f"--learning-rate {self.learning_rate}: expected a number above 0, at most 1000")
         _check_model(self.model)
+        if self.preset is not None:
+            preset(self.preset).overrides(self.peers)
         if self.state is not None:
             _check_folder(self.state)
 
@@ -84,41 +90,55 @@ class DemoSettings:
         return (8, 8) if self.dataset == "digits" and self.model == "cnn" else self.recipe.shape
 
     def spec_text(self) -> str:
-        """The federation's spec, as a person would write it."""
+        """The federation's spec, as a person would write it.
+
+        Raises:
+            UsageError: no such preset, or too few peers for it.
+        """
+        chosen = preset(self.preset) if self.preset else None
+        overrides = chosen.overrides(self.peers) if chosen else {}
+        tables = merged(self._tables(), overrides, self._asked())
+        notes = {("content", "allow_networks"): "everything runs on this machine: content may be fetched from it"}
+        if chosen:
+            notes |= preset_notes(chosen, overrides)
+        if self.mode is not None and overrides:
+            notes["rounds", "mode"] = f"--mode {self.mode}, not as preset {self.preset} has it"
+        if "silent_s" in overrides.get("merging", {}):
+            notes["merging", "silent_s"] += ", shorter: nobody is far away"
+        head = ["The spec of a demonstration on this machine."]
+        if chosen:
+            head += ["", *preset_head(chosen, self.peers)]
+        return spec_text(f"demo-{self.preset or self.dataset}-{self.model}", tables, head=head, notes=notes)
+
+    def _tables(self) -> Tables:
         recipe = self.recipe
-        quoted = json.dumps
-        return f"""# The spec of a demonstration on this machine.
-format = 1
-name = {quoted(f"demo-{self.dataset}-{self.model}")}
+        return {
+            "task": {
+                "data": self.dataset,
+                "input_shape": self.shape,
+                "classes": recipe.classes,
+                "metric": recipe.metric,
+                "split_seed": self.seed,
+            },
+            "model": {"name": self.model, "seed": self.seed},
+            "training": {
+                "learning_rate": float(recipe.learning_rate if self.learning_rate is None else self.learning_rate),
+                "batch_size": recipe.batch_size if self.batch_size is None else self.batch_size,
+                "epochs": recipe.epochs if self.epochs is None else self.epochs,
+                "class_weights": recipe.class_weights,
+                "seed": self.seed,
+            },
+            "merging": {"selection": "all-latest", "aggregation": "fedavg"},
+            "rounds": {"planned": self.rounds, "mode": "async", "linger_s": 60.0, "deadline_s": 120.0},
+            "content": {"allow_networks": ("127.0.0.0/8",)},
+        }
 
-[task]
-data = {quoted(self.dataset)}
-input_shape = {list(self.shape)}
-classes = {recipe.classes}
-metric = {quoted(recipe.metric)}
-split_seed = {self.seed}
-
-[model]
-name = {quoted(self.model)}
-seed = {self.seed}
-
-[training]
-learning_rate = {float(recipe.learning_rate if self.learning_rate is None else self.learning_rate)}
-batch_size = {recipe.batch_size if self.batch_size is None else self.batch_size}
-epochs = {recipe.epochs if self.epochs is None else self.epochs}
-class_weights = {str(recipe.class_weights).lower()}
-seed = {self.seed}
-
-[rounds]
-planned = {self.rounds}
-mode = {quoted(self.mode)}
-linger_s = 60.0
-deadline_s = 120.0
-
-[content]
-# Everything runs on this machine, so content may be fetched from it.
-allow_networks = ["127.0.0.0/8"]
-"""
+    def _asked(self) -> Tables:
+        """What beats the preset: what the command line asks for, and what being on one machine allows."""
+        asked: Tables = {"rounds": {"mode": self.mode}} if self.mode else {}
+        if self.preset and "silent_s" in preset(self.preset).overrides(self.peers).get("merging", {}):
+            asked["merging"] = {"silent_s": _SILENT_S}
+        return asked
 
 
 def _check_model(name: str) -> None:
