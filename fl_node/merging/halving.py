@@ -20,12 +20,22 @@ def halving_sum(values: Array) -> NDArray[np.float64]:
         values: (n, ...) of any real dtype; not changed.
     """
     terms = np.array(values, dtype=np.float64, order="C", copy=True)
-    count = terms.shape[0]
-    if count == 0:
+    if terms.shape[0] == 0:
         return np.zeros(terms.shape[1:])
-    while count > 1:
+    halve(terms)
+    total: NDArray[np.float64] = terms[0] + 0.0
+    return total
+
+
+def halve(terms: NDArray[np.float64], until: int = 1) -> int:
+    """Walk down the tree over the first axis of ``terms``, in place, until at most ``until`` partial sums are left.
+
+    Returns:
+        How many are left; they are ``terms[:left]``.
+    """
+    count = int(terms.shape[0])
+    while count > until:
         half = (count + 1) // 2
         np.add(terms[: count - half], terms[half:count], out=terms[: count - half])
         count = half
-    total: NDArray[np.float64] = terms[0] + 0.0
-    return total
+    return count

@@ -52,3 +52,27 @@ def capped(samples: int, cap: int) -> int:
 def discounted(weight: Weight, staleness: int) -> Fraction:
     """A weight divided by 1 + staleness (own updates since the entry): rational, never a power or an exponential."""
     return Fraction(weight) / (1 + staleness)
+
+
+def floored(row: Sequence[int], floor: int, order_keys: Sequence[bytes], total: int = PPM) -> list[int]:
+    """Shares that sum to ``total`` from whole numbers of another sum, none below ``floor``.
+
+        f = min(floor, total // K);  share_k = f + largest remainder of max(0, row_k - f), summing to total - K f
+
+    A row that sums to ``total`` with none below ``floor`` comes out unchanged, so doing it twice changes nothing.
+
+    Args:
+        row: K whole numbers >= 0, such as a peer's trust in those of its candidates that could be fetched.
+        order_keys: K distinct byte strings.
+
+    Raises:
+        ValueError: see :func:`largest_remainder`; a number below 0.
+
+    >>> floored([970_000, 25_000, 0], 10_000, [b"a", b"b", b"c"])
+    [965077, 24923, 10000]
+    """
+    if row and min(row) < 0:
+        raise ValueError(f"got a negative share in {list(row)}")
+    least = min(floor, total // max(1, len(row)))
+    excess = [max(0, share - least) for share in row]
+    return [least + share for share in largest_remainder(excess, order_keys, total - least * len(row))]

@@ -100,7 +100,7 @@ def test_order_of_arguments_does_not_matter(order, seed):
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 @pytest.mark.parametrize("block", [1, 1000, 4096, 1 << 16, 1 << 22])
 def test_blocks_and_threads_do_not_matter(threads, block, monkeypatch):
-    monkeypatch.setattr("fl_node.merging.merge.PIECE", 9_999)
+    monkeypatch.setattr("fl_node.merging.stack.PIECE", 9_999)
     models, keys = random_models(3, 5), keys_for(3)
     if block == 1:
         for model in models:
@@ -113,8 +113,8 @@ def test_blocks_and_threads_do_not_matter(threads, block, monkeypatch):
 SCRIPT = """
 import sys; sys.path.insert(0, sys.argv[2])
 from test_merge import keys_for, random_models
-from fl_node.merging import merge as module, weights
-module.PIECE = 12_345
+from fl_node.merging import merge as module, stack, weights
+stack.PIECE = 12_345
 print(weights.digest(module.merge(random_models(5, 9), [200_000] * 5, keys_for(5), threads=int(sys.argv[1]))).hex())
 """
 

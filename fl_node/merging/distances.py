@@ -1,0 +1,136 @@
+"""Squared distances and inner products of whole models, by one fixed tree: the same bits on every machine.
+
+A sum over a model's float elements is taken leaf by leaf (:data:`stack.LEAF` elements of one tensor): a halving tree
+within each leaf, and a halving tree over the leaves' sums in order. So it needs one pass and no memory, and neither
+threads nor blocks can change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from fl_node.merging.halving import halve, halving_sum
+from fl_node.merging.stack import LEAF, Doubles, Forget, Leaf, Reader, Stack, sweep
+from fl_node.merging.weights import Array
+
+#: A point that models are looked at from: called once with each thread's reader, it gives a function of a leaf to the
+#: point's elements there; read only.
+Point: TypeAlias = Callable[[Reader], Callable[[Leaf], Array]]
+Terms: TypeAlias = Callable[[Leaf, "_Sums"], None]
+#: Partial sums of a leaf that are left for the last steps, which all sums of the leaf take together. Only speed.
+_TAIL: Final = 128
+
+
+def squared_distances(stack: Stack, *, threads: int = 1, forget: Forget | None = None) -> list[list[float]]:
+    """``D[i][j] = sum over all float elements of (x_i - x_j)^2``, K by K, symmetric, zeros on the diagonal."""
+    count = len(stack)
+    pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
+
+    def make(reader: Reader) -> Terms:
+        def terms(leaf: Leaf, sums: _Sums) -> None:
+            block_KN, term = reader.doubles(leaf), sums.term
+            for i, j in pairs:
+                np.subtract(block_KN[i], block_KN[j], out=term)
+                np.multiply(term, term, out=term)
+                sums.add()
+
+        return terms
+
+    found = iter(_totals(stack, len(pairs), make, threads, forget))
+    table = [[0.0] * count for _ in range(count)]
+    for i, j in pairs:
+        table[i][j] = table[j][i] = next(found)
+    return table
+
+
+def squared_norms(stack: Stack, point: Point, *, threads: int = 1, forget: Forget | None = None) -> list[float]:
+    """``sum of (x_k - p)^2`` for each of the K models."""
+
+    def make(reader: Reader) -> Terms:
+        place = point(reader)
+
+        def terms(leaf: Leaf, sums: _Sums) -> None:
+            origin, term = place(leaf), sums.term
+            for row in reader.doubles(leaf):
+                np.subtract(row, origin, out=term)
+                np.multiply(term, term, out=term)
+                sums.add()
+
+        return terms
+
+    return _totals(stack, len(stack), make, threads, forget)
+
+
+def inner_products(stack: Stack, point: Point, *, threads: int = 1, forget: Forget | None = None) -> list[list[float]]:
+    """The Gram matrix ``G[i][j] = sum of (x_i - p) * (x_j - p)``, K by K, symmetric."""
+    count = len(stack)
+    pairs = [(i, j) for i in range(count) for j in range(i, count)]
+
+    def make(reader: Reader) -> Terms:
+        place = point(reader)
+
+        def terms(leaf: Leaf, sums: _Sums) -> None:
+            origin, block_KN = place(leaf), reader.doubles(leaf)
+            for row in block_KN:
+                np.subtract(row, origin, out=row)
+            for i, j in pairs:
+                np.multiply(block_KN[i], block_KN[j], out=sums.term)
+                sums.add()
+
+        return terms
+
+    found = iter(_totals(stack, len(pairs), make, threads, forget))
+    table = [[0.0] * count for _ in range(count)]
+    for i, j in pairs:
+        table[i][j] = table[j][i] = next(found)
+    return table
+
+
+class _Sums:
+    """Sums of one leaf: fill ``term``, call ``add``, once for each."""
+
+    def __init__(self, count: int) -> None:
+        self._whole = np.empty(LEAF)
+        self._tails = np.empty((_TAIL, count))
+        self.term = self._whole
+        self._left = self._next = 0
+
+    def begin(self, leaf: Leaf) -> None:
+        self.term = self._whole[: leaf.end - leaf.start]
+        self._next = 0
+
+    def add(self) -> None:
+        self._left = halve(self.term, _TAIL)
+        self._tails[: self._left, self._next] = self.term[: self._left]
+        self._next += 1
+
+    def totals(self) -> Doubles:
+        halve(self._tails[: self._left])
+        total: Doubles = self._tails[0]
+        return total
+
+
+def _totals(
+    stack: Stack, count: int, make: Callable[[Reader], Terms], threads: int, forget: Forget | None
+) -> list[float]:
+    """Sums over the model of ``count`` series of terms."""
+    if not count:
+        return []
+    by_leaf = np.empty((len(stack.leaves()), count))
+
+    def begin(reader: Reader) -> Callable[[Leaf], None]:
+        terms, sums = make(reader), _Sums(count)
+
+        def work(leaf: Leaf) -> None:
+            sums.begin(leaf)
+            terms(leaf, sums)
+            by_leaf[leaf.index] = sums.totals()
+
+        return work
+
+    sweep(stack, begin, threads=threads, forget=forget)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return [float(total) for total in halving_sum(by_leaf)]
