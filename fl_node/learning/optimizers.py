@@ -19,7 +19,10 @@ State: TypeAlias = dict[str, NDArray[Any]]
 
 
 class Optimizer(Protocol):
-    """Changes parameters in place by their gradients. ``export`` and ``restore`` carry its state between processes."""
+    """Changes parameters in place by their gradients. ``rate`` is the learning rate of the next step, and may be
+    changed between steps. ``export`` and ``restore`` carry its state between processes."""
+
+    rate: float
 
     def step(self, gradients: Sequence[torch.Tensor]) -> None: ...
 
@@ -38,7 +41,7 @@ class Sgd:
 
     def __init__(self, training: TrainingSpec, parameters: Sequence[torch.Tensor]) -> None:
         self._parameters = list(parameters)
-        self._rate, self._momentum, self._decay = training.learning_rate, training.momentum, training.weight_decay
+        self.rate, self._momentum, self._decay = training.learning_rate, training.momentum, training.weight_decay
         self._velocities: list[torch.Tensor] | None = None
 
     def step(self, gradients: Sequence[torch.Tensor]) -> None:
@@ -49,7 +52,7 @@ class Sgd:
             if self._momentum:
                 gradients = self._accumulated(gradients)
             for parameter, gradient in zip(self._parameters, gradients, strict=True):
-                parameter.add_(gradient, alpha=-self._rate)
+                parameter.add_(gradient, alpha=-self.rate)
 
     def _accumulated(self, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         if self._velocities is None:
@@ -75,7 +78,7 @@ class Adam:
 
     def __init__(self, training: TrainingSpec, parameters: Sequence[torch.Tensor]) -> None:
         self._parameters = list(parameters)
-        self._rate, self._decay = training.learning_rate, training.weight_decay
+        self.rate, self._decay = training.learning_rate, training.weight_decay
         self._steps = 0
         self._means = [torch.zeros_like(parameter) for parameter in parameters]
         self._squares = [torch.zeros_like(parameter) for parameter in parameters]
@@ -83,7 +86,7 @@ class Adam:
     def step(self, gradients: Sequence[torch.Tensor]) -> None:
         self._steps += 1
         scale = (1 - self.BETA2**self._steps) ** 0.5
-        rate = self._rate / (1 - self.BETA1**self._steps)
+        rate = self.rate / (1 - self.BETA1**self._steps)
         with torch.no_grad():
             for parameter, gradient, mean, square in zip(
                 self._parameters, gradients, self._means, self._squares, strict=True

@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
 from fl_node.errors import DataError, SpecError, TrainingDiverged, TrainingFailed, UsageError
 from fl_node.learning.dataset import Dataset
+from fl_node.learning.gradients import Gradients, autograd, clipped, mean_gradient, proximal
 from fl_node.learning.linear import LinearGradients
-from fl_node.learning.metrics import Evaluation, measure
+from fl_node.learning.metrics import Evaluation, measure, measure_masks
 from fl_node.learning.models import Weights, build, get_weights, set_weights
 from fl_node.learning.named import resolve
 from fl_node.learning.optimizer_state import OptimizerStates
 from fl_node.learning.optimizers import optimizer
+from fl_node.learning.schedule import learning_rate
 from fl_node.learning.splits import Splits
 from fl_node.spec import Spec
 
+#: Rows at once where nothing is learned; a quarter where a gradient is asked for, since activations are kept then.
 EVALUATION_ROWS = 1024
-#: (features, labels) of one batch -> mean loss, a scalar tensor, and the gradient of every parameter.
-Gradients: TypeAlias = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, "list[torch.Tensor]"]]
+#: Of masks, so few rows at once that there are no more pixels than this.
+EVALUATION_PIXELS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """``loss``: mean cross-entropy over the last epoch, in nats and with the class weights (of a user's own loop: of
-    the train split after it, without). ``steps``: optimiser steps, 0 for a user's own loop. ``samples``: rows trained
-    on.
+    """``loss``: mean cross-entropy over the last epoch, in nats, with the class weights and without the proximal term
+    (of a user's own loop: of the train split after it, without class weights). ``steps``: optimiser steps, 0 for a
+    user's own loop. ``samples``: rows trained on.
     """
 
     loss: float
@@ -69,6 +72,7 @@ class Trainer:
         self.peer = peer
         self.device = chosen_device(device)
         self.module = build(spec).to(self.device)
+        self._names = [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
         self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self._rows: tuple[torch.Tensor, torch.Tensor] | None = None
         self._class_weights = _class_weights(spec, splits.train)
@@ -94,7 +98,9 @@ class Trainer:
             else:
                 loss, steps = self._own_loop(self._loop, seed), 0
         found = get_weights(self.module)
-        self._refuse_non_finite(loss, found)
+        failure = diverged(self.spec, loss, found)
+        if failure is not None:
+            raise failure
         return found, TrainReport(loss, steps, time.perf_counter() - start, len(self.splits.train))
 
     def evaluate(self, weights: Mapping[str, NDArray[Any]], full: bool = False) -> Evaluation:
@@ -104,6 +110,31 @@ class Trainer:
     def validate(self, weights: Mapping[str, NDArray[Any]]) -> Evaluation | None:
         """Score weights on the validation split; None if the spec sets no rows aside for it."""
         return self.evaluate_on(weights, self.splits.validation) if len(self.splits.validation) else None
+
+    def validation_gradient(self, weights: Mapping[str, NDArray[Any]]) -> tuple[Weights, float]:
+        """How the loss on the validation split changes with each weight, at these weights.
+
+        Returns:
+            dloss/dw of every trainable parameter by name, float64 of the parameter's shape, buffers not; and the loss:
+            mean cross-entropy in nats (of masks: over all pixels), with the class weights that training uses. Numbers
+            may be not finite where the weights are so large that logits overflow.
+
+        Raises:
+            DataError: the spec sets no validation rows aside.
+            MalformedWeights: the weights are not this model's.
+        """
+        data = self.splits.validation
+        if not len(data):
+            raise DataError(
+                "no validation rows to find a gradient on; expected at least one (is task.validation above 0?)"
+            )
+        set_weights(self.module, weights)
+        self.module.eval()
+        size = max(1, _at_once(data.labels) // 4)
+        parts = zip(torch.split(_tensor(data.features), size), torch.split(_tensor(data.labels), size), strict=True)
+        batches = ((inputs.to(self.device), targets.to(self.device)) for inputs, targets in parts)
+        found, loss = mean_gradient(self.module, self._parameters, batches, self._loss_weights())
+        return dict(zip(self._names, found, strict=True)), loss
 
     def evaluate_on(self, weights: Mapping[str, NDArray[Any]], data: Dataset, full: bool = False) -> Evaluation:
         """Score weights on any rows of the task's shape. Raises DataError if there is none."""
@@ -115,14 +146,16 @@ class Trainer:
             train = self.splits.train
             self._rows = (_tensor(train.features).to(self.device), _tensor(train.labels).to(self.device))
         features, labels = self._rows
-        size, count = self.spec.training.batch_size, len(labels)
-        rule = optimizer(self.spec.training, self._parameters)
+        training = self.spec.training
+        size, count = training.batch_size, len(labels)
+        scheduled, planned_steps = training.schedule != "constant", training.epochs * math.ceil(count / size)
+        rule = optimizer(training, self._parameters)
         if self._states is not None:
             self._states.load(rule, sequence)
         gradients = self._gradients()
         batch = features.new_empty((min(size, count), *features.shape[1:]))
         total, steps = torch.zeros((), device=self.device), 0
-        for order in _orders(seed, count, self.spec.training.epochs):
+        for order in _orders(seed, count, training.epochs):
             rows = torch.from_numpy(order).to(self.device)
             targets = labels[rows]
             total.zero_()
@@ -130,6 +163,8 @@ class Trainer:
                 chosen = rows[at : at + size]
                 inputs = torch.index_select(features, 0, chosen, out=batch[: len(chosen)])
                 loss, slopes = gradients(inputs, targets[at : at + size])
+                if scheduled:
+                    rule.rate = learning_rate(training, self.spec.rounds.planned, sequence, steps / planned_steps)
                 rule.step(slopes)
                 total += loss * len(chosen)
                 steps += 1
@@ -138,12 +173,20 @@ class Trainer:
         return float(total) / count, steps
 
     def _gradients(self) -> Gradients:
-        """The closed form for the built-in linear model, at half the cost; else what autograd computes."""
-        weights = None if self._class_weights is None else torch.from_numpy(self._class_weights).to(self.device)
+        """The closed form for the built-in linear model, at half the cost; else what autograd computes. With the spec's
+        pull towards where the parameters are now, and its bound on the sum of both."""
+        training, weights = self.spec.training, self._loss_weights()
         if self.spec.model.name == "logistic":
             weight, bias = self._parameters
-            return LinearGradients(weight, bias, weights)
-        return autograd(self.module, self._parameters, weights)
+            found: Gradients = LinearGradients(weight, bias, weights)
+        else:
+            found = autograd(self.module, self._parameters, weights)
+        if training.proximal:
+            found = proximal(found, self._parameters, training.proximal)
+        return clipped(found, training.clip_gradient) if training.clip_gradient else found
+
+    def _loss_weights(self) -> torch.Tensor | None:
+        return None if self._class_weights is None else torch.from_numpy(self._class_weights).to(self.device)
 
     def _own_loop(self, loop: Callable[..., Any], seed: int) -> float:
         train = self.splits.train
@@ -155,24 +198,16 @@ class Trainer:
             raise TrainingFailed(f"training.loop {name} raised {type(cause).__name__}: {cause}; mend it") from cause
         return evaluate(self.module, train, self.spec).loss
 
-    def _refuse_non_finite(self, loss: float, weights: Weights) -> None:
-        bad = [name for name, array in weights.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
-        if bad or not np.isfinite(loss):
-            raise TrainingDiverged(
-                f"training diverged: loss {loss}, not finite: {', '.join(bad) or 'the loss'}; expected finite numbers. "
-                f"Lower training.learning_rate (now {self.spec.training.learning_rate:g}) in a new federation"
-            )
 
-
-def autograd(module: nn.Module, parameters: list[nn.Parameter], class_weights: torch.Tensor | None) -> Gradients:
-    """Mean cross-entropy of a module and its gradients, as torch derives them."""
-
-    def gradients(inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        loss = F.cross_entropy(module(inputs), targets, weight=class_weights)
-        slopes = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-        return loss.detach(), list(slopes)
-
-    return gradients
+def diverged(spec: Spec, loss: float, weights: Weights) -> TrainingDiverged | None:
+    """The error that says what is not finite, or None if everything is."""
+    bad = [name for name, array in weights.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if not bad and np.isfinite(loss):
+        return None
+    return TrainingDiverged(
+        f"training diverged: loss {loss}, not finite: {', '.join(bad) or 'the loss'}; expected finite numbers. "
+        f"Lower training.learning_rate (now {spec.training.learning_rate:g}) in a new federation"
+    )
 
 
 def evaluate(module: nn.Module, data: Dataset, spec: Spec, full: bool = False) -> Evaluation:
@@ -183,11 +218,15 @@ def evaluate(module: nn.Module, data: Dataset, spec: Spec, full: bool = False) -
     """
     if not len(data):
         raise DataError("no rows to score on; expected at least one (is task.test above 0?)")
+    if spec.task.kind == "segmentation":
+        size = _at_once(data.labels)
+        parts = (data.rows(np.arange(at, min(at + size, len(data)))) for at in range(0, len(data), size))
+        return measure_masks((logits(module, part.features), part.labels) for part in parts)
     return measure(logits(module, data.features), data.labels, spec.task.metric, full)
 
 
 def logits(module: nn.Module, features: NDArray[np.float32]) -> NDArray[Any]:
-    """The module's answers, [n, classes], computed in evaluation mode and in batches."""
+    """The module's answers, [n, classes] or [n, classes, H, W], computed in evaluation mode and in batches."""
     device = next((tensor.device for tensor in module.state_dict().values()), torch.device("cpu"))
     module.eval()
     with torch.inference_mode():
@@ -222,12 +261,18 @@ def _orders(seed: int, count: int, epochs: int) -> Iterator[NDArray[np.int64]]:
 
 
 def _class_weights(spec: Spec, train: Dataset) -> NDArray[np.float32] | None:
-    """n / (classes present * n_c) for each class, 0 for absent ones; None if the spec does not ask for weights."""
+    """n / (classes present * n_c) for each class, 0 for absent ones; of masks, n counts pixels. None if the spec does
+    not ask for weights."""
     if not spec.training.class_weights:
         return None
-    counts = np.bincount(train.labels, minlength=spec.task.classes)
+    counts = np.bincount(train.labels.ravel(), minlength=spec.task.classes)
     present = np.count_nonzero(counts)
-    return np.where(counts > 0, len(train) / (present * np.maximum(counts, 1)), 0.0).astype(np.float32)
+    return np.where(counts > 0, train.labels.size / (present * np.maximum(counts, 1)), 0.0).astype(np.float32)
+
+
+def _at_once(labels: NDArray[np.int64]) -> int:
+    """Rows to look at in one go."""
+    return min(EVALUATION_ROWS, max(1, EVALUATION_PIXELS // math.prod(labels.shape[1:])))
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:

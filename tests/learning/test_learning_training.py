@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from fl_node.errors import DataError, MalformedWeights, SpecError, TrainingFailed, UsageError
 from fl_node.learning.data import load
 from fl_node.learning.dataset import Dataset
+from fl_node.learning.gradients import autograd
 from fl_node.learning.linear import LinearGradients
 from fl_node.learning.models import Weights, build, genesis
 from fl_node.learning.optimizers import optimizer
 from fl_node.learning.splits import Splits, split
-from fl_node.learning.training import Trainer, autograd, training_seed
+from fl_node.learning.training import Trainer, training_seed
 from fl_node.spec import Spec
 from fl_node.tables import TrainingSpec
 
