@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 from fl_node.errors import UsageError
 from fl_node.suggest import did_you_mean
+from fl_node.tables import TrustSpec
 
 Value: TypeAlias = bool | int | float | str | tuple["Value", ...]
 #: Spec keys and their values, by table.
@@ -140,14 +141,7 @@ def _hybrid_rings(peers: int) -> Tables:
 def _trust(peers: int) -> Tables:
     return {
         "merging": {"selection": "random-k", "k": partners(peers), "aggregation": "trust"},
-        "trust": {
-            "learning_rate": 1.0,
-            "steps": 1,
-            "max_step": 1.0,
-            "prior_pull": 0.01,
-            "floor_ppm": 10_000,
-            "max_change_ppm": 250_000,
-        },
+        "trust": TrustSpec().model_dump(),
         "rounds": {"mode": "async"},
     }
 
