@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fl_node.errors import TrainingFailed
-from fl_node.learning.optimizers import Optimizer, State
+from fl_node.learning.optimizers import State
 
 KEPT = 2
+
+
+class Stateful(Protocol):
+    """An optimiser, or one peer's part of a stacked one, as far as its state goes.
+
+    ``restore`` raises ValueError or KeyError for the state of another model.
+    """
+
+    def export(self) -> State: ...
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None: ...
 
 
 class OptimizerStates:
@@ -28,7 +42,7 @@ class OptimizerStates:
         self.folder = folder
         self._memory: dict[int, State] = {}
 
-    def load(self, rule: Optimizer, sequence: int) -> bool:
+    def load(self, rule: Stateful, sequence: int) -> bool:
         """Restore the state from before ``sequence``; False if there is none (the first round, or a new machine).
 
         Raises:
@@ -50,7 +64,7 @@ class OptimizerStates:
             ) from cause
         return True
 
-    def save(self, rule: Optimizer, sequence: int) -> None:
+    def save(self, rule: Stateful, sequence: int) -> None:
         """Keep the state after ``sequence``, durable before this returns if there is a folder."""
         state = rule.export()
         if self.folder is None:
