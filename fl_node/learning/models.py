@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fl_node.errors import MalformedWeights, SpecError
+from fl_node.learning.layers import AsImages, convolution, image_shape, linear
 from fl_node.learning.named import is_named, resolve
+from fl_node.learning.unet import UNet
 from fl_node.spec import Spec
 
 Weights: TypeAlias = dict[str, NDArray[Any]]
 Schema: TypeAlias = dict[str, tuple[str, tuple[int, ...]]]
 
-#: A sample of 1 GiB, and 8 GiB of weights in one layer: beyond what peers could train, hold or send to each other.
+#: A sample of 1 GiB: beyond what peers could train on.
 MOST_VALUES = 1 << 28
-MOST_WEIGHTS = 1 << 31
-KNOWN = ("logistic", "mlp", "cnn", "module:factory")
+KNOWN = ("logistic", "mlp", "cnn", "unet", "module:factory")
 _TYPES = frozenset(
     {torch.float32, torch.float64, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 )
@@ -33,12 +34,13 @@ _TYPES = frozenset(
 def build(spec: Spec) -> nn.Module:
     """A new module with the genesis weights of ``spec.model.seed``, on the CPU, in training mode.
 
-    Its ``forward`` takes float32 [batch, \\*task.input_shape] and gives logits [batch, classes]. torch's own generator
-    is left as it was.
+    Its ``forward`` takes float32 [batch, \\*task.input_shape] and gives logits [batch, classes], or [batch, classes, H,
+    W] where the task is segmentation. torch's own generator is left as it was.
 
     Raises:
-        SpecError: unknown name, a model that does not fit the input shape or is too large, a factory that fails or
-            gives no module, running batch statistics (they mean nothing once merged), or a type that cannot be merged.
+        SpecError: unknown name, a model that does not fit the kind of task or the input shape or is too large, a
+            factory that fails or gives no module, running batch statistics (they mean nothing once merged), or a type
+            that cannot be merged.
     """
     name, shape = spec.model.name, list(spec.task.input_shape)
     if not shape or math.prod(shape) > MOST_VALUES:
@@ -46,14 +48,23 @@ def build(spec: Spec) -> nn.Module:
             f"task.input_shape = {shape}: expected the shape of one sample, one number or more, of at most "
             f"{MOST_VALUES:,} values (got {math.prod(shape) if shape else 'none'})"
         )
+    if name in KNOWN and (name == "unet") != (spec.task.kind == "segmentation"):
+        raise SpecError(
+            f"model.name = {name!r} with task.kind = {spec.task.kind!r}: expected unet or module:factory for "
+            "segmentation, and another for classification"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.model.seed)
         if name == "logistic":
-            module: nn.Module = nn.Sequential(OrderedDict(flatten=nn.Flatten(), linear=_linear(spec)))
+            module: nn.Module = nn.Sequential(
+                OrderedDict(flatten=nn.Flatten(), linear=linear("linear", math.prod(shape), spec.task.classes))
+            )
         elif name == "mlp":
             module = _mlp(spec)
         elif name == "cnn":
             module = _cnn(spec)
+        elif name == "unet":
+            module = UNet(tuple(shape), spec.task.classes, spec.model.hidden)
         elif is_named(name):
             module = _made(spec)
         else:
@@ -134,45 +145,16 @@ def _read(path: Path) -> Weights:
         raise MalformedWeights(f"cannot read weights from {path}: {cause}; expected a safetensors file") from cause
 
 
-def _affordable(layer: str, *sides: int) -> None:
-    """Refuse a layer before it is made: torch would take the memory, or fail in words of its own."""
-    if math.prod(sides) > MOST_WEIGHTS:
-        raise SpecError(
-            f"the model's layer {layer} would have {' x '.join(map(str, sides))} = {math.prod(sides):,} weights; "
-            f"expected at most {MOST_WEIGHTS:,}: choose a smaller task.input_shape, task.classes or model.hidden"
-        )
-
-
-def _linear(spec: Spec) -> nn.Linear:
-    return _layer("linear", math.prod(spec.task.input_shape), spec.task.classes)
-
-
-def _layer(name: str, width: int, out: int) -> nn.Linear:
-    _affordable(name, width, out)
-    return nn.Linear(width, out)
-
-
 def _mlp(spec: Spec) -> nn.Module:
     """Fully connected layers of ``model.hidden`` widths with ReLU between them."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     width = math.prod(spec.task.input_shape)
     for number, hidden in enumerate(spec.model.hidden, 1):
-        layers[f"hidden{number}"] = _layer(f"hidden{number}", width, hidden)
+        layers[f"hidden{number}"] = linear(f"hidden{number}", width, hidden)
         layers[f"relu{number}"] = nn.ReLU()
         width = hidden
-    layers["linear"] = _layer("linear", width, spec.task.classes)
+    layers["linear"] = linear("linear", width, spec.task.classes)
     return nn.Sequential(layers)
-
-
-class _AsImages(nn.Module):
-    """[batch, H, W] or [batch, C, H, W] to [batch, C, H, W]."""
-
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.shape = shape
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.reshape(-1, *self.shape)
 
 
 def _cnn(spec: Spec) -> nn.Module:
@@ -180,24 +162,21 @@ def _cnn(spec: Spec) -> nn.Module:
     (channels), then one linear layer. Group norm keeps no running statistics, so it can be merged (Wu, He 2018,
     https://arxiv.org/abs/1803.08494)."""
     shape = tuple(spec.task.input_shape)
-    if len(shape) not in (2, 3):
-        raise SpecError(f"model.name = 'cnn' with task.input_shape = {list(shape)}: expected [H, W] or [C, H, W]")
-    channels, height, width = (1, *shape) if len(shape) == 2 else shape
-    layers: OrderedDict[str, nn.Module] = OrderedDict(images=_AsImages((channels, height, width)))
+    channels, height, width = image_shape("cnn", shape)
+    layers: OrderedDict[str, nn.Module] = OrderedDict(images=AsImages((channels, height, width)))
     for number, wide in enumerate(spec.model.hidden, 1):
         if min(height, width) < 2:
             raise SpecError(
                 f"model.hidden = {list(spec.model.hidden)}: block {number} would halve an image of {height} x {width}; "
                 f"expected fewer blocks for task.input_shape {list(shape)}"
             )
-        _affordable(f"conv{number}", channels, wide, 3, 3)
-        layers[f"conv{number}"] = nn.Conv2d(channels, wide, 3, padding=1)
+        layers[f"conv{number}"] = convolution(f"conv{number}", channels, wide)
         layers[f"norm{number}"] = nn.GroupNorm(math.gcd(8, wide), wide)
         layers[f"relu{number}"] = nn.ReLU()
         layers[f"pool{number}"] = nn.MaxPool2d(2)
         channels, height, width = wide, height // 2, width // 2
     layers["flatten"] = nn.Flatten()
-    layers["linear"] = _layer("linear", channels * height * width, spec.task.classes)
+    layers["linear"] = linear("linear", channels * height * width, spec.task.classes)
     return nn.Sequential(layers)
 
 
