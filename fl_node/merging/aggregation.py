@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final, TypeAlias
 
 from fl_node.merging.clipping import centred_clipping, clipped
@@ -165,37 +166,47 @@ def aggregate(
     if not candidates:
         return Merge(dict(genesis()), (), Rule.GENESIS)
     by_bytes = needs_bytes(spec, len(candidates))
-    # Before any byte is looked at: what is missing shows at once.
-    parents, rule = (
-        ((), rule_of(spec, len(candidates))) if by_bytes else shares_of(spec, candidates, standing=standing, row=row)
-    )
-    merging = spec.merging
-    middle = centre or genesis
+    # Shares first, so that what is missing shows before any byte is read.
+    nominal = None if by_bytes else shares_of(spec, candidates, standing=standing, row=row)
+    middle = cache(centre or genesis)
     stack = Stack(models, [order_key(entry) for entry in candidates])
-    entries = [candidates[k] for k in stack.order]
-    if merging.clip != "none":
-        limit = merging.clip_norm if merging.clip == "fixed" else None
+    if spec.merging.clip != "none":
+        limit = spec.merging.clip_norm if spec.merging.clip == "fixed" else None
         stack = clipped(stack, middle(), limit, threads=threads, forget=forget)
-    if by_bytes:
-        return _by_krum(spec, entries, stack, rule, threads, forget)
+    entries = [candidates[k] for k in stack.order]
+    if nominal is None:
+        return _by_krum(spec, entries, stack, threads, forget)
+    parents, rule = nominal
+    return Merge(_combined(spec, rule, parents, entries, stack, middle, threads, forget), parents, rule)
+
+
+def _combined(
+    spec: Spec,
+    rule: Rule,
+    parents: Sequence[Parent],
+    entries: Sequence[UpdateEntry],
+    stack: Stack,
+    centre: Callable[[], Tensors],
+    threads: int,
+    forget: Forget | None,
+) -> dict[str, Array]:
+    merging = spec.merging
     if rule is Rule.MEDIAN:
-        base = median(stack, threads=threads, forget=forget)
-    elif rule is Rule.TRIMMED_MEAN:
-        base = trimmed_mean(stack, merging.byzantine, threads=threads, forget=forget)
-    elif rule is Rule.GEOMETRIC_MEDIAN:
-        base = geometric_median(stack, merging.iterations, threads=threads, forget=forget)
-    elif rule is Rule.CENTRED_CLIPPING:
-        base = centred_clipping(stack, middle(), merging.clip_norm, merging.iterations, threads=threads, forget=forget)
-    else:
-        share = {parent.ref: parent.share_ppm for parent in parents}
-        base = mean(stack, [share[entry.ref] for entry in entries], threads=threads, forget=forget)
-    return Merge(base, parents, rule)
+        return median(stack, threads=threads, forget=forget)
+    if rule is Rule.TRIMMED_MEAN:
+        return trimmed_mean(stack, merging.byzantine, threads=threads, forget=forget)
+    if rule is Rule.GEOMETRIC_MEDIAN:
+        return geometric_median(stack, merging.iterations, threads=threads, forget=forget)
+    if rule is Rule.CENTRED_CLIPPING:
+        limit, steps = merging.clip_norm, merging.iterations
+        return centred_clipping(stack, centre(), limit, steps, threads=threads, forget=forget)
+    share = {parent.ref: parent.share_ppm for parent in parents}
+    return mean(stack, [share[entry.ref] for entry in entries], threads=threads, forget=forget)
 
 
-def _by_krum(
-    spec: Spec, entries: Sequence[UpdateEntry], stack: Stack, rule: Rule, threads: int, forget: Forget | None
-) -> Merge:
+def _by_krum(spec: Spec, entries: Sequence[UpdateEntry], stack: Stack, threads: int, forget: Forget | None) -> Merge:
     """Krum is Multi-Krum of one. The base is the mean of the recorded shares, so that it follows from them alone."""
+    rule = _RULES[spec.merging.aggregation]
     table = squared_distances(stack, threads=threads, forget=forget)
     choice = choose(table, stack.keys, spec.merging.byzantine, 1 if rule is Rule.KRUM else spec.merging.keep)
     kept = [k for k in range(len(stack)) if k in choice.chosen]

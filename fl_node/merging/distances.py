@@ -7,7 +7,7 @@ threads nor blocks can change it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -22,6 +22,8 @@ Point: TypeAlias = Callable[[Reader], Callable[[Leaf], Array]]
 Terms: TypeAlias = Callable[[Leaf, "_Sums"], None]
 #: Partial sums of a leaf that are left for the last steps, which all sums of the leaf take together. Only speed.
 _TAIL: Final = 128
+#: Sums that are worked on at once: enough for threads to run side by side, few enough for a core's own cache.
+_BATCH: Final = 8
 
 
 def squared_distances(stack: Stack, *, threads: int = 1, forget: Forget | None = None) -> list[list[float]]:
@@ -31,11 +33,13 @@ def squared_distances(stack: Stack, *, threads: int = 1, forget: Forget | None =
 
     def make(reader: Reader) -> Terms:
         def terms(leaf: Leaf, sums: _Sums) -> None:
-            block_KN, term = reader.doubles(leaf), sums.term
-            for i, j in pairs:
-                np.subtract(block_KN[i], block_KN[j], out=term)
-                np.multiply(term, term, out=term)
-                sums.add()
+            block_KN = reader.doubles(leaf)
+            for i in range(count):
+                for others in _batches(block_KN[i + 1 :]):
+                    term_MN = sums.room(others)
+                    np.subtract(others, block_KN[i], out=term_MN)
+                    np.multiply(term_MN, term_MN, out=term_MN)
+                    sums.add(term_MN)
 
         return terms
 
@@ -53,11 +57,11 @@ def squared_norms(stack: Stack, point: Point, *, threads: int = 1, forget: Forge
         place = point(reader)
 
         def terms(leaf: Leaf, sums: _Sums) -> None:
-            origin, term = place(leaf), sums.term
-            for row in reader.doubles(leaf):
-                np.subtract(row, origin, out=term)
-                np.multiply(term, term, out=term)
-                sums.add()
+            origin = place(leaf)
+            for rows in _batches(reader.doubles(leaf)):
+                np.subtract(rows, origin, out=rows)
+                np.multiply(rows, rows, out=rows)
+                sums.add(rows)
 
         return terms
 
@@ -74,11 +78,12 @@ def inner_products(stack: Stack, point: Point, *, threads: int = 1, forget: Forg
 
         def terms(leaf: Leaf, sums: _Sums) -> None:
             origin, block_KN = place(leaf), reader.doubles(leaf)
-            for row in block_KN:
-                np.subtract(row, origin, out=row)
-            for i, j in pairs:
-                np.multiply(block_KN[i], block_KN[j], out=sums.term)
-                sums.add()
+            np.subtract(block_KN, origin, out=block_KN)
+            for i in range(count):
+                for others in _batches(block_KN[i:]):
+                    term_MN = sums.room(others)
+                    np.multiply(others, block_KN[i], out=term_MN)
+                    sums.add(term_MN)
 
         return terms
 
@@ -90,27 +95,36 @@ def inner_products(stack: Stack, point: Point, *, threads: int = 1, forget: Forg
 
 
 class _Sums:
-    """Sums of one leaf: fill ``term``, call ``add``, once for each."""
+    """The sums of one leaf, gathered batch by batch, in order."""
 
     def __init__(self, count: int) -> None:
-        self._whole = np.empty(LEAF)
-        self._tails = np.empty((_TAIL, count))
-        self.term = self._whole
+        self._term = np.empty(_BATCH * LEAF)
+        self._tails = np.empty((count, _TAIL))
         self._left = self._next = 0
 
-    def begin(self, leaf: Leaf) -> None:
-        self.term = self._whole[: leaf.end - leaf.start]
+    def begin(self) -> None:
         self._next = 0
 
-    def add(self) -> None:
-        self._left = halve(self.term, _TAIL)
-        self._tails[: self._left, self._next] = self.term[: self._left]
-        self._next += 1
+    def room(self, like_MN: Doubles) -> Doubles:
+        """Scratch of the shape of a batch."""
+        return self._term[: like_MN.size].reshape(like_MN.shape)
+
+    def add(self, terms_MN: Doubles) -> None:
+        """Take M sums of n terms each; overwrites the terms."""
+        after = self._next + len(terms_MN)
+        self._left = halve(terms_MN.T, _TAIL)
+        self._tails[self._next : after, : self._left] = terms_MN[:, : self._left]
+        self._next = after
 
     def totals(self) -> Doubles:
-        halve(self._tails[: self._left])
-        total: Doubles = self._tails[0]
+        halve(self._tails[:, : self._left].T)
+        total: Doubles = self._tails[:, 0]
         return total
+
+
+def _batches(rows_KN: Doubles) -> Iterator[Doubles]:
+    for start in range(0, len(rows_KN), _BATCH):
+        yield rows_KN[start : start + _BATCH]
 
 
 def _totals(
@@ -125,7 +139,7 @@ def _totals(
         terms, sums = make(reader), _Sums(count)
 
         def work(leaf: Leaf) -> None:
-            sums.begin(leaf)
+            sums.begin()
             terms(leaf, sums)
             by_leaf[leaf.index] = sums.totals()
 

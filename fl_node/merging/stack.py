@@ -1,6 +1,6 @@
 """Several models of one schema, read together and block by block, so that no rule needs more memory than a few blocks.
 
-A *leaf* is a run of at most 16,384 consecutive elements of one float tensor. Leaves are numbered through the tensors in
+A *leaf* is a run of at most 32,768 consecutive elements of one float tensor. Leaves are numbered through the tensors in
 name order; sums over a whole model are taken leaf by leaf (docs/replay-rules.md), so the size is part of the rules.
 """
 
@@ -23,7 +23,7 @@ Doubles: TypeAlias = NDArray[np.float64]
 Forget: TypeAlias = Callable[[], None]
 
 #: Elements of a leaf. Normative: another size gives other sums.
-LEAF: Final = 1 << 14
+LEAF: Final = 1 << 15
 #: Elements that a thread works through before mapped memory is given back. Only a matter of speed.
 PIECE: Final = 1 << 20
 
