@@ -29,6 +29,7 @@ COMMANDS = {
     "cid": "files",
     "gc": "files",
     "demo": "demo",
+    "simulate": "simulate",
     "doctor": "doctor",
 }
 

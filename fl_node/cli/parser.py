@@ -9,6 +9,7 @@ from collections.abc import Callable
 from fl_node import __version__
 from fl_node.config import NodeConfig
 from fl_node.presets import PRESETS
+from fl_node.simulation.attacks import ATTACKS
 
 EPILOG = """exit codes: 0 done; 1 failed; 2 wrong usage; 3 bad federation file or configuration; 4 bad data; 5 key or
 password; 10-17 chain and contract; 20-24 content and weights; 30 training; 130 interrupted. See docs/cli.md."""
@@ -33,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--verbose", action="store_true", help="show the traceback of an error")
         return sub
 
-    for add in (_init, _run, _reading, _membership, _model, _cid, _gc, _demo, _doctor):
+    for add in (_init, _run, _reading, _membership, _model, _cid, _gc, _demo, _simulate, _doctor):
         add(command)
     return parser
 
@@ -162,6 +163,64 @@ def _demo(command: Command) -> None:
     sub.add_argument("--state", default=None, metavar="DIR", help="folder to keep (default: a new temporary one)")
     sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
     sub.add_argument("--no-baselines", action="store_true", help="skip training alone and on pooled data")
+
+
+def _simulate(command: Command) -> None:
+    sub = command("simulate", "run federations in this process, over an in-memory ledger: many peers, many seeds")
+    sub.add_argument("--spec", default=None, metavar="FILE", help="federation file to start from (default: none)")
+    sub.add_argument("--preset", default=None, metavar="NAME", help=f"or one of {', '.join(PRESETS)} (default: none)")
+    sub.add_argument("--peers", default="6", metavar="N[,N...]", help="number of peers, or several (default: 6)")
+    sub.add_argument("--rounds", type=int, default=None, help="rounds (default: the spec's, or else 5)")
+    sub.add_argument("--seeds", type=int, default=1, help="runs of each (default: 1)")
+    sub.add_argument("--seed", type=int, default=0, help="seed of the first run (default: 0)")
+    sub.add_argument("--dataset", default=None, help="as for demo, also digits-canvas (default: the spec's, or digits)")
+    sub.add_argument("--data-dir", default=None, metavar="D", help="folder with the data set's files")
+    sub.add_argument("--partition", default="iid", help="how rows are dealt out: docs/simulation.md (default: iid)")
+    sub.add_argument("--shift", default="none", help="how peers' data differ: docs/simulation.md (default: none)")
+    sub.add_argument(
+        "--test-rows",
+        choices=("own", "common"),
+        default="own",
+        help="rows that scores are claimed on: a part of each peer's own, or common test rows (default: own)",
+    )
+    sub.add_argument("--model", default=None, help="logistic, mlp, cnn, unet or module:factory (default: the spec's)")
+    sub.add_argument("--mode", choices=("async", "sync"), default=None, help="pace of rounds (default: the spec's)")
+    sub.add_argument("--epochs", type=int, default=None, help="epochs in a round (default: the spec's, or by data set)")
+    sub.add_argument(
+        "--batch-size", type=int, default=None, help="rows in a step (default: the spec's, or by data set)"
+    )
+    sub.add_argument(
+        "--learning-rate", type=float, default=None, help="step size (default: the spec's, or by data set)"
+    )
+    sub.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a key of the spec: --set training.optimizer=adam",
+    )
+    sub.add_argument("--dropout", type=float, default=0.0, metavar="P", help="probability that a peer misses a round")
+    for flag, what in (
+        ("stragglers", "peers that are slow"),
+        ("churn", "peers that leave early or join late"),
+        ("malicious", "peers that attack"),
+    ):
+        sub.add_argument(f"--{flag}", type=float, default=0.0, metavar="N", help=f"{what}: a fraction, or how many")
+    sub.add_argument("--straggle", type=int, default=3, metavar="K", help="rounds in which a straggler plays one (3)")
+    sub.add_argument("--attack", default="sign-flip", metavar="NAME", help=f"{', '.join(ATTACKS)} (default: sign-flip)")
+    sub.add_argument("--baselines", action="store_true", help="also train on all rows in one place, and alone")
+    sub.add_argument(
+        "--evaluate",
+        choices=("every", "last"),
+        default=None,
+        help="rounds whose merged models are scored on the common test set (default: every with --out, else last)",
+    )
+    sub.add_argument("--ledger", choices=("memory", "anvil"), default="memory", help="(default: memory)")
+    sub.add_argument(
+        "--batch", choices=("auto", "always", "never"), default="auto", help="train many peers at once (default: auto)"
+    )
+    sub.add_argument("--threads", type=int, default=1, help="torch threads; 0 leaves torch's choice (default: 1)")
+    sub.add_argument("--out", default=None, metavar="DIR", help="folder of results; gone on with if it has some")
 
 
 def _doctor(command: Command) -> None:

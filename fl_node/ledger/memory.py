@@ -63,6 +63,8 @@ class MemoryChain:
         owner: who may admit; default the first made-up account.
         members: admitted at once, as peers 1, 2, 3, ...
         clock: block time in seconds; blocks never go back in time.
+        address: of the contract; default one that no other ledger has, so that a simulation that is to be the same each
+            time must name one.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class MemoryChain:
         min_interval_s: int = 0,
         chain_id: int = 31337,
         clock: Callable[[], float] = time.time,
+        address: str | None = None,
     ) -> None:
         self.owner = checksum_address(address_bytes(owner)) if owner else memory_account(0)
         if self.owner == ZERO_ADDRESS:
@@ -91,7 +94,8 @@ class MemoryChain:
             repr((spec_digest, self.owner, self._members, id(self), time.time_ns())).encode()
         ).digest()
         self.identity = LedgerIdentity(
-            *(chain_id, checksum_address(seed[:20]), FIRST_BLOCK, spec_digest, genesis_content, genesis_weights),
+            *(chain_id, checksum_address(address_bytes(address) if address else seed[:20]), FIRST_BLOCK),
+            *(spec_digest, genesis_content, genesis_weights),
             *(genesis_flags, min_interval_s),
         )
         self._blocks: list[_Block] = []

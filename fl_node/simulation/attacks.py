@@ -1,0 +1,127 @@
+"""What a hostile peer does. It plays the same rounds as everybody, with one step replaced.
+
+sign-flip[:S]         publishes base - S (trained - base), S = 1 by default
+scaled-sign-flip[:S]  the same with S = 10
+gaussian[:SIGMA]      publishes its base with noise N(0, SIGMA^2) on every weight, SIGMA = 10 by default
+label-flip            trains honestly, but every label c of its rows reads classes - 1 - c
+inflated-claim        publishes its base untrained and claims a score of 100 %
+copycat               publishes the weights of another peer's latest update as its own
+stale-replay          publishes what it trained first again and again
+
+Sign flips and noise: Blanchard et al. 2017, https://arxiv.org/abs/1703.02757; Li et al. 2019,
+https://arxiv.org/abs/1811.03761.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_node.errors import UsageError
+
+#: Name: the default strength; 0 where there is none to give.
+ATTACKS: Final[Mapping[str, float]] = {
+    "sign-flip": 1.0,
+    "scaled-sign-flip": 10.0,
+    "gaussian": 10.0,
+    "label-flip": 0.0,
+    "inflated-claim": 0.0,
+    "copycat": 0.0,
+    "stale-replay": 0.0,
+}
+
+Weights = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """A parsed attack."""
+
+    name: str
+    strength: float = 0.0
+
+    @property
+    def trains(self) -> bool:
+        """Whether the peer trains before its step is replaced."""
+        return self.name not in ("gaussian", "inflated-claim", "copycat")
+
+    @property
+    def flips_labels(self) -> bool:
+        return self.name == "label-flip"
+
+    @property
+    def inflates(self) -> bool:
+        return self.name == "inflated-claim"
+
+
+def parse_attack(text: str) -> Attack:
+    """Parse ``NAME`` or ``NAME:STRENGTH``. Raises UsageError that names the attacks."""
+    name, colon, argument = text.strip().partition(":")
+    default = ATTACKS.get(name)
+    if default is None:
+        close = difflib.get_close_matches(name, ATTACKS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UsageError(f"--attack {text}: unknown attack {name!r}{hint} Known: {', '.join(ATTACKS)}")
+    if not colon:
+        return Attack(name, default)
+    try:
+        strength = float(argument)
+    except ValueError:
+        strength = math.nan
+    if not default or not 0.0 < strength <= 1e6:
+        takes = "a number above 0, at most 1000000, after the colon" if default else "no number"
+        raise UsageError(f"--attack {text}: {name} takes {takes}")
+    return Attack(name, strength)
+
+
+@dataclass(slots=True)
+class Malice:
+    """One hostile peer's replaced step.
+
+    Args:
+        seed: of its noise and of whom it copies.
+        most: largest weight that nobody calls malformed; what it publishes stays within.
+        others: the latest published weights of another peer, given a random number; ``None`` where there are none yet.
+    """
+
+    attack: Attack
+    seed: int
+    most: float
+    others: Callable[[int], Weights | None]
+    _first: Weights | None = None
+
+    def published(self, base: Weights, trained: Weights, sequence: int) -> Weights:
+        """What is published instead of what was trained; new arrays of the same dtypes and shapes."""
+        name, strength = self.attack.name, self.attack.strength
+        if name in ("sign-flip", "scaled-sign-flip"):
+            return {key: self._changed(base[key], base[key] - strength * (trained[key] - base[key])) for key in base}
+        if name == "gaussian":
+            generator = self._generator(sequence)
+            return {key: self._changed(base[key], base[key] + self._noise(generator, base[key])) for key in base}
+        if name == "copycat":
+            copied = self.others(int(self._generator(sequence).integers(2**31)))
+            return base if copied is None else copied
+        if name == "stale-replay":
+            if self._first is None:
+                self._first = trained
+            return self._first
+        return base if name == "inflated-claim" else trained
+
+    def _noise(self, generator: np.random.Generator, like: NDArray[Any]) -> NDArray[Any]:
+        return generator.normal(0.0, self.attack.strength, like.shape)
+
+    def _changed(self, before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
+        """Floats only, within what is not malformed."""
+        if before.dtype.kind != "f":
+            return before
+        clipped: NDArray[Any] = np.clip(after, -self.most, self.most).astype(before.dtype)
+        return clipped
+
+    def _generator(self, sequence: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64([self.seed, sequence]))

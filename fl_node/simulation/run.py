@@ -1,0 +1,96 @@
+"""A simulation from start to end: every number of peers with every seed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import TextIO
+
+from fl_node.simulation.deal import Source, deal
+from fl_node.simulation.faults import cast
+from fl_node.simulation.output import Folder, write_rows
+from fl_node.simulation.rows import Result, Row, Run
+from fl_node.simulation.settings import Settings
+from fl_node.simulation.told import as_json
+
+#: Told with every tick: number of peers, seed, and the tick's rows; once more with none when a run is done.
+Tell = Callable[[int, int, list[Row]], None]
+
+
+def simulate(settings: Settings, tell: Tell | None = None) -> Result:
+    """Run all of it, those runs that the output folder does not have yet. Ctrl-C ends it: what is finished is the
+    result, and is in the folder.
+
+    Raises:
+        FlNodeError: the settings do not go together, the data cannot be dealt out, the folder cannot be written; all
+            of that before anything is started.
+    """
+    began = time.perf_counter()
+    wanted = [(peers, settings.seed + k) for peers in settings.peers for k in range(settings.seeds)]
+    folder = None if settings.out is None else Folder(settings.out, settings)
+    runs: list[Run] = []
+    source: Source | None = None
+    interrupted = False
+    try:
+        for peers, seed in wanted:
+            run = folder.finished(peers, seed) if folder is not None else None
+            if run is None:
+                if source is None:
+                    source = Source.load(settings.federation(peers, seed).spec.task, settings.data_dir)
+                with nullcontext() if folder is None else folder.writing(peers, seed) as sink:
+                    run = run_one(settings, source, peers, seed, sink=sink, tell=tell)
+                if folder is not None:
+                    folder.finish(run)
+            runs.append(run)
+            if tell is not None:
+                tell(peers, seed, [])
+    except KeyboardInterrupt:
+        interrupted = True
+    result = Result(tuple(runs), time.perf_counter() - began, interrupted)
+    if folder is not None:
+        folder.write(result, as_json(settings, result))
+    return result
+
+
+def run_one(
+    settings: Settings,
+    source: Source,
+    peers: int,
+    seed: int,
+    *,
+    sink: TextIO | None = None,
+    tell: Tell | None = None,
+) -> Run:
+    """One federation from start to end; its rows go to ``sink`` as they come."""
+    import torch
+
+    from fl_node.simulation.batches import Batcher
+    from fl_node.simulation.federation import in_memory
+    from fl_node.simulation.ticks import Ticks
+
+    began = time.perf_counter()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    federation = settings.federation(peers, seed)
+    spec = federation.spec
+    parts = cast(settings.faults, peers, spec.rounds.planned, seed)
+    dealt = deal(source, spec.task, peers, settings.partition, seed, test_rows=settings.test_rows, shift=settings.shift)
+    world = in_memory(federation, dealt, parts)
+    ticks = Ticks(world, Batcher(settings.batch), settings.evaluate == "every")
+    rows: list[Row] = []
+    for some in ticks.run():
+        rows += some
+        if sink is not None:
+            write_rows(sink, some)
+        if tell is not None:
+            tell(peers, seed, some)
+    return Run(
+        peers=peers,
+        seed=seed,
+        rows=tuple(rows),
+        seconds=time.perf_counter() - began,
+        entries=world.prefix.size,
+        root="0x" + world.index.root(world.prefix.size).hex(),
+        failures=dict(ticks.failures),
+    )

@@ -1,0 +1,257 @@
+"""Ticks: in each, every peer whose turn it is plays one round of the node's own code, all looking at the same log.
+
+follow the log -> goals -> merge -> train (many at once, where that is faster) -> evaluate and publish -> record
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fl_node.errors import FlNodeError
+from fl_node.journal import Draft
+from fl_node.learning.metrics import Evaluation
+from fl_node.merging.sync import sync_prefix
+from fl_node.merging.weights import Tensors
+from fl_node.node import next_goal
+from fl_node.peer import Moved
+from fl_node.progress import Event
+from fl_node.round import Goal, evaluate, merge, record, train
+from fl_node.simulation.batches import Batcher
+from fl_node.simulation.federation import World
+from fl_node.simulation.memory import SimulatedPeer
+from fl_node.simulation.rows import Row
+
+#: Seconds of the simulation's clock that a round of a peer takes.
+TICK_S = 1.0
+#: So many of the spec's longest waits may pass without anybody acting.
+_MOST_WAITS = 20
+
+
+@dataclass(slots=True)
+class Part:
+    """One peer's part in a tick, step by step. ``seconds`` is wall time."""
+
+    peer: SimulatedPeer
+    goal: Goal
+    draft: Draft | None = None
+    base: Tensors | None = None
+    common: Evaluation | None = None
+    fetched_bytes: int = 0
+    published_bytes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def number(self) -> int:
+        return self.peer.number
+
+
+@dataclass(slots=True)
+class Ticks:
+    """The run of one federation, tick by tick.
+
+    Args:
+        every: score every round's merged model on the common test set, not the final ones only.
+    """
+
+    world: World
+    batcher: Batcher
+    every: bool = False
+    tick: int = 0
+    failures: dict[int, str] = field(default_factory=dict)
+    _closed: set[int] = field(default_factory=set)
+    _skipped: dict[int, int] = field(default_factory=dict)
+    _busy_until: dict[int, float] = field(default_factory=dict)
+    _idle_s: float = 0.0
+
+    def run(self) -> Iterator[list[Row]]:
+        """Tick after tick until every peer has closed, left or failed; the rows of each, in the order of the ledger.
+
+        Raises:
+            FlNodeError: nobody can act any more, though some have not closed.
+        """
+        world = self.world
+        waiting = dict(world.cast.joins)
+        if world.cast.slow:
+            first = world.clock() + (world.cast.straggle - 1) * TICK_S
+            self._busy_until = dict.fromkeys(world.cast.slow, first)
+        while True:
+            world.follow()
+            for number in [n for n, at in waiting.items() if world.prefix.highest_round >= at]:
+                del waiting[number]
+                world.admit(number)
+            if not self._open() and not waiting:
+                return
+            parts = self._parts()
+            if parts:
+                rows = self._play(parts)
+                self.tick += 1
+                self._idle_s = 0.0
+                world.clock.advance(TICK_S)
+                world.follow()
+                world.tidy()
+                yield rows
+            else:
+                self._wait()
+
+    def _open(self) -> list[int]:
+        """Who is still in play."""
+        return [n for n in self.world.peers if n not in self._closed and n not in self.failures]
+
+    def _wait(self) -> None:
+        """Nobody's turn: let time pass, more and more of it, but not past the end of a straggler's round."""
+        world, rounds = self.world, self.world.federation.spec.rounds
+        step = max(TICK_S, self._idle_s)
+        ends = [at - world.clock() for at in self._busy_until.values() if at > world.clock()]
+        step = min([step, *ends])
+        self._idle_s += step
+        longest = max(rounds.deadline_s, rounds.min_interval_s, world.federation.spec.merging.silent_s, TICK_S)
+        if self._idle_s > _MOST_WAITS * longest:
+            raise FlNodeError(
+                f"peers {self._open()} wait for ever: nobody acted for {self._idle_s:.0f} s of the simulation's clock; "
+                "expected somebody to act within the spec's deadlines: fewer faults, or a smaller rounds.deadline_s"
+            )
+        world.clock.advance(step)
+
+    # ---- who acts ------------------------------------------------------------------------------------------------
+
+    def _parts(self) -> list[Part]:
+        found = []
+        for number in self._open():
+            goal = self._goal(number)
+            if goal is not None:
+                found.append(Part(self.world.peers[number], goal))
+        return found
+
+    def _goal(self, number: int) -> Goal | None:
+        """What a peer makes in this tick; ``None``: nothing."""
+        world, cast = self.world, self.world.cast
+        if self._busy_until.get(number, 0.0) > world.clock():
+            return None
+        peer = world.peers[number]
+        goal = next_goal(peer)
+        if goal is None:
+            self._closed.add(number)
+            return None
+        if number in cast.leaves and goal.round > cast.leaves[number]:
+            world.retire(number)
+            return None
+        if not self._its_turn(peer, goal):
+            return None
+        return self._not_missed(number, goal)
+
+    def _not_missed(self, number: int, goal: Goal) -> Goal | None:
+        """The goal, unless the peer sits this round out. Where nobody waits, the next one is then that of the round
+        after; where they do, it comes back when the others have gone on, or when nobody moved for a deadline."""
+        rounds = self.world.federation.spec.rounds
+        skipped = self._skipped.get(number, 0)
+        if self._idle_s > 2 * rounds.deadline_s:
+            return goal
+        intended = goal.round + skipped
+        if not goal.final and intended <= rounds.planned and self.world.cast.misses(number, intended):
+            if rounds.mode != "sync":
+                self._skipped[number] = skipped + 1
+            return None
+        if not skipped:
+            return goal
+        del self._skipped[number]
+        reached = min(intended, self.world.prefix.highest_round + 1)
+        return Goal(goal.sequence, max(goal.round, reached), goal.final or reached > rounds.planned)
+
+    def _its_turn(self, peer: SimulatedPeer, goal: Goal) -> bool:
+        """Whether a peer that waits as the spec says may act now."""
+        last = peer.prefix.latest(peer.number)
+        interval_s = peer.ledger.identity.min_interval_s
+        if last is not None and self.world.clock() < last.time_s + interval_s:
+            return False
+        if peer.spec.rounds.mode == "sync":
+            return sync_prefix(peer.spec, peer.prefix, goal.round, peer.chain_time_s()).size is not None
+        return True
+
+    # ---- a tick ----------------------------------------------------------------------------------------------------
+
+    def _play(self, parts: Sequence[Part]) -> list[Row]:
+        parts = self._each(parts, self._merge)
+        began = time.perf_counter()
+        self.batcher.train_ahead(parts)
+        share = (time.perf_counter() - began) / max(1, len(parts))
+        parts = self._each(parts, self._train)
+        parts = self._each(parts, self._evaluate)
+        # Who is first on the ledger is chance, the same for the same seed.
+        order = np.random.Generator(np.random.PCG64([self.world.cast.seed, self.tick])).permutation(len(parts))
+        rows = []
+        for part in self._each([parts[place] for place in order], self._record):
+            part.seconds += share
+            rows.append(self._row(part))
+        return rows
+
+    def _each(self, parts: Sequence[Part], step: Callable[[Part], None]) -> list[Part]:
+        """One step of all parts; a peer that cannot go on is out, as a real one would be, and stops nobody."""
+        done = []
+        for part in parts:
+            began = time.perf_counter()
+            try:
+                step(part)
+            except Moved:
+                continue
+            except FlNodeError as error:
+                self.failures[part.number] = str(error)
+                self.world.events.append((part.number, Event("stopped", str(error), {})))
+                continue
+            part.seconds += time.perf_counter() - began
+            done.append(part)
+        return done
+
+    def _merge(self, part: Part) -> None:
+        before = self.world.fetched_bytes(part.number)
+        part.draft, part.base = merge(part.peer, part.goal, None)
+        part.fetched_bytes = self.world.fetched_bytes(part.number) - before
+
+    def _train(self, part: Part) -> None:
+        assert part.draft is not None and part.base is not None
+        before = part.peer.published_bytes
+        part.draft = train(part.peer, part.draft, part.base)
+        part.published_bytes = part.peer.published_bytes - before
+
+    def _evaluate(self, part: Part) -> None:
+        assert part.draft is not None and part.base is not None
+        part.draft = evaluate(part.peer, part.draft)
+        if self.every or part.goal.final:
+            trainer = self.world.trainers[part.number]
+            part.common = trainer.evaluate_on(part.base, self.world.dealt.common, full=part.goal.final)
+
+    def _record(self, part: Part) -> None:
+        assert part.draft is not None
+        record(part.peer, part.draft)
+        part.peer.journal.finish()
+        if part.number in self.world.cast.slow:
+            self._busy_until[part.number] = self.world.clock() + self.world.cast.straggle * TICK_S
+
+    def _row(self, part: Part) -> Row:
+        draft, world = part.draft, self.world
+        own = world.trainers[part.number].found
+        assert draft is not None and own is not None
+        loss = draft.training["loss"] if draft.training else None
+        return Row(
+            peers=len(world.dealt.splits),
+            seed=world.cast.seed,
+            peer=part.number,
+            tick=self.tick,
+            round=draft.round,
+            final=draft.final,
+            honest=part.number not in world.cast.malicious,
+            score_ppm=draft.score_ppm,
+            base_score_ppm=draft.base_score_ppm,
+            shares={parent.peer: parent.share_ppm for parent in draft.parents if parent.share_ppm},
+            own=own,
+            common=part.common,
+            train_loss=loss if loss is None or math.isfinite(loss) else None,
+            train_samples=draft.train_samples,
+            fetched_bytes=part.fetched_bytes,
+            published_bytes=part.published_bytes,
+            seconds=part.seconds,
+        )

@@ -1,0 +1,74 @@
+"""A simulation's result as ``fl-node simulate --json`` prints it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fl_node.simulation.rows import Result, Run, Summary, mean, summary_of
+from fl_node.simulation.settings import Settings
+
+
+def as_json(settings: Settings, result: Result) -> dict[str, Any]:
+    """As documented in docs/simulation.md. What holds for the first number of peers is at the top, for all of them under
+    ``by_peers``."""
+    counts = [peers for peers in settings.peers if result.of(peers)]
+    first = counts[0] if counts else None
+    return {
+        "accuracy": accuracy(result.summary("accuracy", "common", first)),
+        "own_accuracy": accuracy(result.summary("accuracy", "own", first)),
+        "macro_f1": accuracy(result.summary("macro_f1", "common", first)),
+        "auc": accuracy(result.summary("auc", "common", first)),
+        "score": accuracy(scores(result, first)),
+        "seconds": {
+            "total": round(result.seconds, 3),
+            "per_run": [round(run.seconds, 3) for run in result.runs],
+        },
+        "bytes": {
+            "fetched": sum(run.fetched_bytes for run in result.runs),
+            "published": sum(run.published_bytes for run in result.runs),
+        },
+        "by_peers": {
+            str(peers): {
+                "accuracy": accuracy(result.summary("accuracy", "common", peers)),
+                "pooled": mean(run.pooled.accuracy if run.pooled else None for run in result.of(peers)),
+                "alone": mean(found.accuracy for run in result.of(peers) for found in run.alone),
+            }
+            for peers in counts
+        },
+        "runs": [_run(run) for run in result.runs],
+        "interrupted": result.interrupted,
+    }
+
+
+def accuracy(summary: Summary) -> dict[str, Any]:
+    """A summary as a table."""
+    return {
+        "mean": summary.mean,
+        "std": summary.std,
+        "per_peer": list(summary.per_peer),
+        "per_run": list(summary.per_run),
+    }
+
+
+def scores(result: Result, peers: int | None) -> Summary:
+    """The spec's own metric on the common test set, as a fraction."""
+    runs = result.of(peers) if peers is not None else ()
+    return summary_of([[None if one is None else one.score_ppm / 1_000_000 for one in run.common] for run in runs])
+
+
+def _run(run: Run) -> dict[str, Any]:
+    values = [None if one is None else one.accuracy for one in run.common]
+    return {
+        "peers": run.peers,
+        "seed": run.seed,
+        "accuracy": accuracy(summary_of([values])),
+        "pooled": run.pooled.accuracy if run.pooled else None,
+        "alone": [one.accuracy for one in run.alone],
+        "updates": len(run.rows),
+        "entries": run.entries,
+        "root": run.root,
+        "seconds": round(run.seconds, 3),
+        "bytes": {"fetched": run.fetched_bytes, "published": run.published_bytes},
+        "warnings": list(run.warnings),
+        "failures": {str(number): text for number, text in run.failures.items()},
+    }

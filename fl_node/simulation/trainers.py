@@ -1,0 +1,76 @@
+"""The trainer of one simulated peer: hands out what was trained ahead for many peers at once, and lets a hostile peer
+replace its step. The round's code calls it as it calls any trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fl_node.errors import FlNodeError
+from fl_node.learning.metrics import Evaluation
+from fl_node.learning.models import Weights
+from fl_node.learning.splits import Splits
+from fl_node.learning.training import Trainer, TrainReport
+from fl_node.records import PPM
+from fl_node.simulation.attacks import Malice
+from fl_node.spec import Spec
+
+Start = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What training from ``start`` gave; or the error that it ended with."""
+
+    start: Start
+    sequence: int
+    result: tuple[Weights, TrainReport] | FlNodeError
+
+
+class SimulatedTrainer(Trainer):
+    """As :class:`Trainer`; ``found`` is the last evaluation of an update (not of a base), as it really was."""
+
+    def __init__(self, spec: Spec, splits: Splits, peer: int, malice: Malice | None = None) -> None:
+        super().__init__(spec, splits, peer, "cpu", None)
+        self.malice = malice
+        self.found: Evaluation | None = None
+        self._ahead: Ahead | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether this peer trains at all."""
+        return self.malice is None or self.malice.attack.trains
+
+    def keep(self, ahead: Ahead) -> None:
+        """Have this ready for the next call of :meth:`train`."""
+        self._ahead = ahead
+
+    def train(self, weights: Start, sequence: int) -> tuple[Weights, TrainReport]:
+        """As :meth:`Trainer.train`; for a hostile peer, what it publishes instead."""
+        if not self.trains:
+            trained, told = dict(weights), TrainReport(0.0, 0, 0.0, len(self.splits.train))
+        else:
+            trained, told = self._honest(weights, sequence)
+        if self.malice is not None:
+            trained = dict(self.malice.published(weights, trained, sequence))
+        return trained, told
+
+    def evaluate(self, weights: Start, full: bool = False) -> Evaluation:
+        """As :meth:`Trainer.evaluate`; ``full`` is the evaluation that becomes a claim."""
+        found = super().evaluate(weights, full)
+        if not full:
+            return found
+        self.found = found
+        inflates = self.malice is not None and self.malice.attack.inflates
+        return replace(found, score_ppm=PPM) if inflates else found
+
+    def _honest(self, weights: Start, sequence: int) -> tuple[Weights, TrainReport]:
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or ahead.start is not weights or ahead.sequence != sequence:
+            return super().train(weights, sequence)
+        if isinstance(ahead.result, FlNodeError):
+            raise ahead.result
+        return ahead.result
