@@ -115,6 +115,7 @@ def cli() -> str:
         "| `root` | RFC 6962 root over all entries |",
         "| `rpc`, `chain_id`, `contract`, `federation_file` | where the federation was |",
         "| `sites` | pseudonyms of the peers, in the order of all lists |",
+        "| `measure` | what the numbers under `accuracy` are: `accuracy`, or `Dice` where masks are scored |",
         "| `accuracy.federated`, `accuracy.alone` | fraction right on the common test set, one per peer; `alone` is empty "
         "and `pooled` null with `--no-baselines` |",
         "| `accuracy.pooled` | the same for one model trained on all peers' data |",

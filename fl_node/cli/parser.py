@@ -151,10 +151,12 @@ def _demo(command: Command) -> None:
     sub.add_argument("--batch-size", type=int, default=None, help="rows in a step (default: by data set)")
     sub.add_argument("--learning-rate", type=float, default=None, help="step size (default: by data set)")
     sub.add_argument(
-        "--dataset", default="digits", help="digits, mnist, fashion-mnist, credit-default (default: digits)"
+        "--dataset",
+        default="digits",
+        help="digits, digits-canvas, mnist, fashion-mnist, credit-default (default: digits)",
     )
     sub.add_argument("--data-dir", default=None, metavar="D", help="folder with the data set's files")
-    sub.add_argument("--model", default="logistic", help="logistic, mlp, cnn or module:factory (default: logistic)")
+    sub.add_argument("--model", default=None, help="logistic, mlp, cnn, unet or module:factory (default: by data set)")
     sub.add_argument("--partition", default="iid", help="iid, unequal, label-skew, dirichlet:ALPHA (default: iid)")
     sub.add_argument(
         "--mode", choices=("async", "sync"), default=None, help="pace of rounds (default: the preset's, or else async)"

@@ -101,6 +101,7 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
                 "fetched": sum(end.fetched_bytes for end in done),
             },
             seconds={name: round(value, 3) for name, value in seconds.items()},
+            measure="accuracy" if settings.recipe.kind == "classification" else "Dice",
             failures=tuple(
                 f"{child.name}: {child.result.message}" for child in peers if isinstance(child.result, Failed)
             ),
@@ -133,7 +134,7 @@ def _deal(settings: DemoSettings, folder: Path, states: Sequence[Path]) -> tuple
     rows = load_packed(settings.dataset, task, settings.data_dir, "train")
     shards = []
     for state, indices in zip(
-        states, partition(rows.labels, settings.peers, settings.partition, settings.seed), strict=True
+        states, partition(rows.strata, settings.peers, settings.partition, settings.seed), strict=True
     ):
         shards.append(state / "data.npz")
         rows.rows(indices).save(shards[-1])

@@ -16,7 +16,7 @@ class OnChain:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Accuracies on the common test set, by peer; ``None`` for a peer without a closing update."""
+    """Accuracies, of masks Dice, on the common test set, by peer; ``None`` for a peer without a closing update."""
 
     accuracies: tuple[float | None, ...]
     updates: int
@@ -26,7 +26,8 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """Accuracies are fractions on the common test set; ``None`` where a peer left no final model. Sizes in bytes."""
+    """Accuracies are fractions on the common test set, where ``measure`` says so Dice of masks; ``None`` where a peer
+    left no final model. Sizes in bytes."""
 
     sites: tuple[str, ...]
     federated: tuple[float | None, ...]
@@ -42,3 +43,4 @@ class DemoResult:
     bytes: dict[str, int]
     seconds: dict[str, float]
     failures: tuple[str, ...] = ()
+    measure: str = "accuracy"

@@ -16,12 +16,12 @@ from fl_node.spec_text import merged, preset_head, preset_notes, spec_text
 
 #: After so many seconds the next peer of a ring takes its turn.
 _SILENT_S = 10.0
-MODELS = ("logistic", "mlp", "cnn")
+MODELS = ("logistic", "mlp", "cnn", "unet")
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What is known to work on a data set. ``shape`` is that of one sample."""
+    """What is known to work on a data set. ``shape`` is that of one sample; ``hidden`` are the model's, () its own."""
 
     shape: tuple[int, ...]
     classes: int
@@ -30,10 +30,17 @@ class Recipe:
     batch_size: int
     epochs: int
     class_weights: bool = False
+    model: str = "logistic"
+    hidden: tuple[int, ...] = ()
+
+    @property
+    def kind(self) -> Literal["classification", "segmentation"]:
+        return "segmentation" if self.metric == "dice" else "classification"
 
 
 RECIPES = {
     "digits": Recipe((64,), 10, "accuracy", 0.3, 16, 3),
+    "digits-canvas": Recipe((24, 24), 2, "dice", 0.3, 16, 2, model="unet", hidden=(8, 16)),
     "mnist": Recipe((28, 28), 10, "accuracy", 0.1, 64, 1),
     "fashion-mnist": Recipe((28, 28), 10, "accuracy", 0.1, 64, 1),
     "credit-default": Recipe((33,), 2, "auc", 0.05, 64, 1, class_weights=True),
@@ -52,7 +59,7 @@ class DemoSettings:
     learning_rate: float | None = None
     dataset: str = "digits"
     data_dir: Path | None = None
-    model: str = "logistic"
+    model: str | None = None
     partition: str = "iid"
     mode: Literal["async", "sync"] | None = None
     chain: Literal["anvil", "ganache", "hardhat"] = "anvil"
@@ -74,7 +81,12 @@ class DemoSettings:
                 raise UsageError(f"--{flag} {value}: expected a whole number from {least} to {most}")
         if self.learning_rate is not None and not 0.0 < self.learning_rate <= 1000.0:
             raise UsageError(f"--learning-rate {self.learning_rate}: expected a number above 0, at most 1000")
-        _check_model(self.model)
+        _check_model(self.model_name)
+        if self.model in MODELS and (self.model == "unet") != (self.recipe.kind == "segmentation"):
+            raise UsageError(
+                f"--model {self.model} with --dataset {self.dataset}, a {self.recipe.kind} task: expected unet or "
+                "module:factory for segmentation, and another for classification"
+            )
         if self.preset is not None:
             preset(self.preset).overrides(self.peers)
         if self.state is not None:
@@ -85,9 +97,13 @@ class DemoSettings:
         return RECIPES[self.dataset]
 
     @property
+    def model_name(self) -> str:
+        return self.model or self.recipe.model
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Of one sample: as the recipe has it, but an image for a model that needs one."""
-        return (8, 8) if self.dataset == "digits" and self.model == "cnn" else self.recipe.shape
+        return (8, 8) if self.dataset == "digits" and self.model_name == "cnn" else self.recipe.shape
 
     def spec_text(self) -> str:
         """The federation's spec, as a person would write it.
@@ -108,19 +124,22 @@ class DemoSettings:
         head = ["The spec of a demonstration on this machine."]
         if chosen:
             head += ["", *preset_head(chosen, self.peers)]
-        return spec_text(f"demo-{self.preset or self.dataset}-{self.model}", tables, head=head, notes=notes)
+        return spec_text(f"demo-{self.preset or self.dataset}-{self.model_name}", tables, head=head, notes=notes)
 
     def _tables(self) -> Tables:
         recipe = self.recipe
+        kind = {"kind": recipe.kind} if recipe.kind == "segmentation" else {}
+        hidden = {"hidden": recipe.hidden} if recipe.hidden and self.model_name == recipe.model else {}
         return {
             "task": {
                 "data": self.dataset,
+                **kind,
                 "input_shape": self.shape,
                 "classes": recipe.classes,
                 "metric": recipe.metric,
                 "split_seed": self.seed,
             },
-            "model": {"name": self.model, "seed": self.seed},
+            "model": {"name": self.model_name, **hidden, "seed": self.seed},
             "training": {
                 "learning_rate": float(recipe.learning_rate if self.learning_rate is None else self.learning_rate),
                 "batch_size": recipe.batch_size if self.batch_size is None else self.batch_size,

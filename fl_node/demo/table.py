@@ -117,7 +117,7 @@ class Board:
 
 def show_result(console: Console, result: DemoResult) -> None:
     """The closing table: what federating was worth, what it left on the ledger, what it took."""
-    table = Table(title="Accuracy on a test set that no peer trained on", title_justify="left")
+    table = Table(title=f"{result.measure.capitalize()} on a test set that no peer trained on", title_justify="left")
     table.add_column("peer")
     table.add_column("federated", justify="right")
     if result.alone:
@@ -169,6 +169,7 @@ def as_json(result: DemoResult) -> dict[str, Any]:
         "contract": result.contract,
         "federation_file": result.federation_file,
         "sites": list(result.sites),
+        "measure": result.measure,
         "accuracy": {
             "federated": list(result.federated),
             "alone": list(result.alone),
