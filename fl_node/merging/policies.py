@@ -1,0 +1,237 @@
+"""The selection policies: which of the updates that a round looks at are candidates. docs/replay-rules.md has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from fl_node.merging.aggregation import order_key
+from fl_node.merging.choice import Choice, Verdict, left
+from fl_node.merging.graphs import neighbours_of
+from fl_node.merging.outcomes import Alike, Considered, Outcome, percent
+from fl_node.merging.tokens import own_rings, tokens_of
+from fl_node.prefix import UpdateEntry
+
+#: As many parents as the contract takes.
+MOST_PARENTS: Final = 64
+
+_MORE_THAN_FIT: Final = f"more than {MOST_PARENTS} candidates; not among those drawn for this update"
+
+
+def all_latest(choice: Choice) -> Verdict:
+    """Everybody's latest trained update, one's own among them; in a synchronous round, that of the round before."""
+    return _together(choice, choice.others)
+
+
+def newer_than_merged(choice: Choice) -> Verdict:
+    """What this peer has not merged before, and its own latest: BrainTorrent's version vector (arXiv 1905.06731)."""
+    merged = merged_before(choice)
+    news, old = [], []
+    for peer in choice.others:
+        entry = choice.pool[peer]
+        if entry.ref.sequence > merged.get(peer, 0):
+            news.append(peer)
+        else:
+            old.append(
+                left(
+                    entry,
+                    Outcome.ALREADY_MERGED,
+                    f"merged {peer}#{merged[peer]} before, nothing newer",
+                    "merged before, nothing newer",
+                )
+            )
+    return _together(choice, news, old)
+
+
+def random_k(choice: Choice) -> Verdict:
+    """``k`` of the others, drawn anew for every update, and one's own latest: gossip."""
+    most = choice.spec.merging.k
+    return _together(choice, choice.others, most=most, why=f"not among the {most} drawn for this update")
+
+
+def graph(choice: Choice) -> Verdict:
+    """One's neighbours in the spec's graph, and one's own latest."""
+    rules = choice.spec.merging
+    near = neighbours_of(choice.spec, choice.view).get(choice.own_peer, frozenset())
+    far = tuple(peer for peer in choice.members.publishing if peer not in near and peer != choice.own_peer)
+    apart = Alike(far, Outcome.NOT_A_NEIGHBOUR, f"no neighbour in the graph {rules.graph!r}")
+    return _together(choice, [peer for peer in sorted(near) if peer in choice.pool], alike=(apart,) if far else ())
+
+
+def top_k(choice: Choice) -> Verdict:
+    """The ``k`` best of the others, and one's own latest whatever its score."""
+    passed, out = _sieve(choice, choice.others)
+    passed.sort(key=lambda entry: (-choice.score(entry), order_key(entry)))
+    best, rest = passed[: choice.spec.merging.k], passed[choice.spec.merging.k :]
+    if rest:
+        bar = choice.score(best[-1])
+        out += [_outscored(choice, entry, bar) for entry in rest]
+    return _with_own(choice, best, out)
+
+
+def above_own(choice: Choice) -> Verdict:
+    """Those with a better score than one's own latest, and that; all of them where there is no own one yet."""
+    passed, out = _sieve(choice, choice.others)
+    if choice.own is not None:
+        bar = choice.score(choice.own)
+        out += [_outscored(choice, entry, bar) for entry in passed if choice.score(entry) <= bar]
+        passed = [entry for entry in passed if choice.score(entry) > bar]
+    return _together(choice, [entry.ref.peer for entry in passed], out)
+
+
+def best(choice: Choice) -> Verdict:
+    """The one with the best score of all, one's own among them; ties go to the smaller order key."""
+    passed, out = _sieve(choice, choice.pool)
+    if not passed:
+        return _with_own(choice, [], [item for item in out if item.peer != choice.own_peer])
+    passed.sort(key=lambda entry: (-choice.score(entry), order_key(entry)))
+    bar = choice.score(passed[0])
+    out += [_outscored(choice, entry, bar) for entry in passed[1:]]
+    return Verdict((passed[0],), tuple(out))
+
+
+def ring(choice: Choice) -> Verdict:
+    """The last token of each ring that this peer stands in; the one before where that cannot be merged, and so on."""
+    chosen: dict[int, UpdateEntry] = {}
+    out: dict[int, Considered] = {}
+    held = []
+    for one in own_rings(choice.spec, choice.own_peer):
+        for token in reversed(tokens_of(choice.spec, choice.view, one)):
+            found = _no_token(choice, token.entry)
+            if found is None:
+                chosen[token.entry.index] = token.entry
+                held.append(f"{token.entry.ref} in ring {one.number}")
+                break
+            out.setdefault(token.entry.ref.peer, found)
+    now = f"the model that goes round is {', '.join(held)}" if held else "no model goes round yet"
+    for peer, entry in choice.pool.items():
+        out.setdefault(peer, left(entry, Outcome.NOT_THE_TOKEN, now))
+    entries = _drawn(choice, chosen.values())
+    merged = {entry.ref.peer for entry in entries}
+    return Verdict(tuple(entries), tuple(item for peer, item in out.items() if peer not in merged))
+
+
+def merged_before(choice: Choice) -> Mapping[int, int]:
+    """Highest sequence of each peer among the parents that this peer has merged so far, share 0 left out."""
+    mine = choice.prefix.updates(choice.own_peer)
+    kept: dict[int, tuple[int, dict[int, int]]] = choice.prefix.derived.setdefault("merged before", {})
+    count, vector = kept.get(choice.own_peer, (0, {}))
+    if count > len(mine):
+        count, vector = 0, {}
+    if count < len(mine):
+        vector = dict(vector)
+        for update in mine[count:]:
+            for parent in update.parents:
+                if parent.share_ppm and parent.sequence > vector.get(parent.peer, 0):
+                    vector[parent.peer] = parent.sequence
+        kept[choice.own_peer] = (len(mine), vector)
+    return vector
+
+
+def _no_token(choice: Choice, entry: UpdateEntry) -> Considered | None:
+    """Why a token cannot be merged."""
+    if entry.ref.peer not in choice.members:
+        return left(entry, Outcome.RETIRED, "its publisher has been retired")
+    return choice.trouble(entry, lasting=True) or choice.few_samples(entry)
+
+
+def _together(
+    choice: Choice,
+    peers: Sequence[int],
+    out: Iterable[Considered] = (),
+    *,
+    most: int = MOST_PARENTS,
+    why: str = _MORE_THAN_FIT,
+    alike: Iterable[Alike] = (),
+) -> Verdict:
+    """One's own update and, of these others', those without fault; at most ``most``, in the order of the draw.
+
+    Where there are more than fit, they are looked at in that order until enough are found, and the rest, not drawn, is
+    not looked at: so a choice among a thousand costs little more than one among ten.
+    """
+    own, out = _own(choice), list(out)
+    room = min(most, MOST_PARENTS - (own is not None))
+    chosen: list[UpdateEntry] = []
+    rest: set[int] = set()
+    order: Iterable[int] = peers
+    if len(peers) > room:
+        order, rest = choice.drawn(peers), set(peers)
+    for peer in order if room else ():
+        entry = choice.pool[peer]
+        found = choice.fault(entry)
+        rest.discard(peer)
+        if found is not None:
+            out.append(found)
+            continue
+        chosen.append(entry)
+        if rest and len(chosen) == room:
+            break
+    groups = list(alike)
+    if rest:
+        groups.append(Alike(tuple(sorted(rest)), Outcome.NOT_DRAWN, why))
+    return _with_own(choice, chosen, out, groups)
+
+
+def _sieve(choice: Choice, peers: Iterable[int]) -> tuple[list[UpdateEntry], list[Considered]]:
+    """Those of the pool without fault, and why the others are left out."""
+    passed, out = [], []
+    for peer in peers:
+        found = choice.fault(choice.pool[peer])
+        if found is None:
+            passed.append(choice.pool[peer])
+        else:
+            out.append(found)
+    return passed, out
+
+
+def _own(choice: Choice) -> UpdateEntry | None:
+    """One's own update, if it may be merged. What other sites say of it plays no part where it is not compared; in a
+    synchronous round of ``all-latest`` it is treated as the others are, so that all bases of the round are equal."""
+    entry = choice.own
+    if entry is None or choice.trouble(entry) or choice.few_samples(entry):
+        return None
+    alike = choice.cut is not None and choice.spec.merging.selection == "all-latest"
+    return None if alike and choice.unattested(entry) else entry
+
+
+def _with_own(
+    choice: Choice, chosen: Sequence[UpdateEntry], out: Iterable[Considered], alike: Iterable[Alike] = ()
+) -> Verdict:
+    """The candidates with one's own among them, which also stands in where nothing else is left."""
+    entry, entries, items = choice.own, list(chosen), list(out)
+    if entry is not None:
+        trouble = choice.trouble(entry) or choice.few_samples(entry)
+        if _own(choice) is not None or (not entries and trouble is None):
+            entries.append(entry)
+        else:
+            found = trouble or choice.unattested(entry)
+            items += [found] if found else []
+    return Verdict(tuple(entries), tuple(items), tuple(alike))
+
+
+def _drawn(choice: Choice, entries: Iterable[UpdateEntry]) -> list[UpdateEntry]:
+    """The last tokens of a peer's rings, by (peer, sequence). The spec's rings bound how many there can be."""
+    return sorted(entries, key=lambda entry: entry.ref)[:MOST_PARENTS]
+
+
+def _outscored(choice: Choice, entry: UpdateEntry, bar: int) -> Considered:
+    whose = "attested" if choice.by_attestation else "claimed"
+    what = f"{whose} {choice.spec.merging.measure}"
+    got = choice.score(entry)
+    if got == bar and choice.spec.merging.selection != "above-own":
+        reason = f"{what} {percent(got)}, as good as the last one chosen, but after it in the order of updates"
+    else:
+        reason = f"{what} {percent(got)}, needed above {percent(bar)}"
+    return left(entry, Outcome.OUTSCORED, reason, f"{what} not above {percent(bar)}")
+
+
+POLICIES: Final[Mapping[str, Callable[[Choice], Verdict]]] = {
+    "all-latest": all_latest,
+    "newer-than-merged": newer_than_merged,
+    "top-k": top_k,
+    "best": best,
+    "above-own": above_own,
+    "random-k": random_k,
+    "ring": ring,
+    "graph": graph,
+}
