@@ -41,6 +41,11 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     dice: float | None = None
 
+    @property
+    def quality(self) -> float:
+        """What people compare models by, from 0 to 1: Dice of masks, else the accuracy."""
+        return self.accuracy if self.dice is None else self.dice
+
 
 def measure(scores: NDArray[Any], labels: NDArray[np.int64], metric: Metric, full: bool = False) -> Evaluation:
     """Score logits against labels.
