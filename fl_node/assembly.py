@@ -36,7 +36,9 @@ from fl_node.ledger.rpc import RpcLedger
 from fl_node.ledger.sender import Patience
 from fl_node.merging import weights
 from fl_node.merging.merge import self_test
+from fl_node.merging.personal import published, shared_schema
 from fl_node.merging.weights import Schema, Tensors
+from fl_node.own_layers import OwnLayers
 from fl_node.peer import Peer
 from fl_node.prefix import PeerFacts, Prefix
 from fl_node.progress import Emit, Event, Stopwatch
@@ -81,14 +83,21 @@ def assembled(
             stack.callback(index.close)
             index.sync()
             prefix = Prefix(index.entries())
+        ledger_name = f"{deployment.chain_id}/{ledger.identity.address}"
         number = _member_number(prefix, ledger.account)
         store = open_store(config.content, state / "content", config.ipfs_api)
         stack.callback(store.close)
         fetcher = stack.enter_context(
             Fetcher(federation.spec.content.allow_networks, timeout_s=federation.spec.content.fetch_timeout_s)
         )
+
+        def initial() -> Tensors:
+            """Asked for by the first round only, so it does not stay in memory."""
+            return load_genesis(federation, prefix, store, fetcher, own=number)
+
         with watch.phase("genesis"):
-            schema = weights.schema_of(load_genesis(federation, prefix, store, fetcher, own=number))
+            schema = weights.schema_of(initial())
+            shared = shared_schema(federation.spec, schema)
         with watch.phase("data"):
             trainer = _trainer(config, federation, number, schema)
         gateway = stack.enter_context(Gateway(store, config.host, config.port))
@@ -101,13 +110,13 @@ def assembled(
             store=store,
             fetcher=fetcher,
             trainer=trainer,
-            schema=schema,
-            # Asked for by the first round only, so it does not stay in memory.
-            genesis=lambda: load_genesis(federation, prefix, store, fetcher, own=number),
-            journal=Journal(state, f"{deployment.chain_id}/{ledger.identity.address}"),
+            schema=shared,
+            genesis=lambda: published(federation.spec, initial()),
+            journal=Journal(state, ledger_name),
             watch=watch,
             emit=emit,
             stop=stop,
+            own_layers=OwnLayers(federation.spec, initial, state, ledger_name),
         )
         emit(Event("ready", f"peer {number} at {gateway.endpoint}", {"peer": number, "endpoint": gateway.endpoint}))
         yield peer, gateway

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fl_node.errors import FlNodeError, StoreFull
-from fl_node.records import Parent
+from fl_node.records import Parent, UpdateRef
 
 FILE_NAME = "round.json"
 LAST_NAME = "recorded.json"
@@ -24,7 +25,8 @@ class Draft:
     """A round under way. Empty digests: that step has not been finished.
 
     ``content``/``dag_pb`` name the trained bytes in the content store, ``weights`` is the plain digest of the tensors
-    (not yet the commitment), ``report`` the SHA-256 of the public report.
+    (not yet the commitment), ``report`` the SHA-256 of the public report. ``left_out``: parents that the rule gave no
+    share on account of their bytes, by name, and why.
     """
 
     sequence: int
@@ -45,6 +47,13 @@ class Draft:
     score_ppm: int = 0
     base_score_ppm: int = 0
     test_samples: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rejected(self) -> Mapping[UpdateRef, str]:
+        """:attr:`left_out`, by what the names name."""
+        parsed = {UpdateRef.parse(name): why for name, why in self.left_out.items()}
+        return {ref: why for ref, why in parsed.items() if ref is not None}
 
     @property
     def trained(self) -> bool:

@@ -19,23 +19,32 @@ from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import Buffer
 from fl_node.errors import ContentError, ContentUnavailable, MalformedWeights, UsageError
 from fl_node.merging import weights
+from fl_node.merging.personal import shared_schema
 from fl_node.merging.weights import Tensors
+from fl_node.own_layers import OwnLayers
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import UpdateRef
-from fl_node.spec import check_code
+from fl_node.spec import Spec, check_code
 from fl_node.supply import cid_of_update, providers, verified_tensors
 
 if TYPE_CHECKING:
     import torch
 
+_LATEST = 2**32 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Obtained:
-    """A verified model: the file as published, its tensors, and the ledger's entry."""
+    """A verified model: its file, its tensors, and the ledger's entry.
+
+    ``personal``: where the tensors come from that its publisher keeps to itself (``merging.personal``): ``genesis``, or
+    ``state``, this peer's own; empty where there are none, and ``data`` is the file as published.
+    """
 
     entry: UpdateEntry
     data: Buffer
     tensors: Tensors
+    personal: str = ""
 
 
 def choose(prefix: Prefix, at: str) -> list[UpdateEntry]:
@@ -65,9 +74,12 @@ def choose(prefix: Prefix, at: str) -> list[UpdateEntry]:
     return sorted(candidates, key=lambda entry: -entry.index)
 
 
-def obtain_model(view: View, at: str, stores: Sequence[ContentStore] = ()) -> Obtained:
+def obtain_model(view: View, at: str, stores: Sequence[ContentStore] = (), state: Path | None = None) -> Obtained:
     """Fetch and verify the first model of those that ``at`` names which somebody has: each from the given stores, then
-    from the peers' gateways.
+    from the peers' gateways. Where peers keep tensors to themselves, they are filled in, so that the model is whole.
+
+    Args:
+        state: a peer's state folder, whose own personal tensors are used; else those of the genesis.
 
     Raises:
         UsageError: no such update.
@@ -79,15 +91,27 @@ def obtain_model(view: View, at: str, stores: Sequence[ContentStore] = ()) -> Ob
     scratch = MemoryStore()
     with Fetcher(spec.content.allow_networks, timeout_s=spec.content.fetch_timeout_s) as fetcher:
         genesis = load_genesis(view.federation, prefix, scratch, fetcher)
-        schema = weights.schema_of(genesis)
+        schema = shared_schema(spec, weights.schema_of(genesis))
         for entry in wanted:
             try:
                 data = _bytes_of(entry, prefix, stores, fetcher, weights.encoded_size(schema))
-                return Obtained(entry, data, verified_tensors(spec, data, entry, prefix, schema))
+                found = Obtained(entry, data, verified_tensors(spec, data, entry, prefix, schema))
+                return _filled(spec, prefix, found, genesis, state) if spec.merging.personal else found
             except (ContentError, MalformedWeights):
                 if entry is wanted[-1]:
                     raise
     raise AssertionError("unreachable: the last one returns or raises")
+
+
+def _filled(spec: Spec, prefix: Prefix, found: Obtained, genesis: Tensors, state: Path | None) -> Obtained:
+    """The whole model: what was published, with personal tensors of this peer's latest update, or of the genesis."""
+    opened, entry = prefix.opened, found.entry
+    layers = OwnLayers(spec, lambda: genesis, state, f"{opened.chain_id}/{opened.ledger}")
+    number = layers.newest(_LATEST) if state else 0
+    tensors = layers.join(found.tensors, number)
+    origin = weights.origin(opened.chain_id, opened.ledger, entry.ref.peer, entry.ref.sequence)
+    data = b"".join(bytes(buffer) for buffer in weights.encode(tensors, origin))
+    return Obtained(entry, data, tensors, "state" if number else "genesis")
 
 
 def _bytes_of(
@@ -124,7 +148,8 @@ def load_model(
         federation: the deployed federation file.
         at: ``3#12``, ``latest`` or ``final``: the newest (closing) model that somebody has.
         rpc: JSON-RPC endpoint; empty takes the file's hint.
-        state: a peer's state folder to look for the bytes first; empty asks the peers' gateways only.
+        state: a peer's state folder to look for the bytes first, and for personal tensors; empty asks the peers'
+            gateways only, and takes personal tensors from the genesis.
         allow_code: ``module:callable`` names, by commas, that the spec may run here.
 
     Raises:
@@ -143,7 +168,7 @@ def load_model(
     config = load_config({"federation": str(federation), "rpc": rpc or None, "state": str(state) or None})
     with viewing(config) as view:
         check_code(view.federation.spec, allow_code)
-        found = obtain_model(view, at, tuple(own_stores(config) if state else ()))
+        found = obtain_model(view, at, tuple(own_stores(config) if state else ()), config.state_path if state else None)
         return models.load_model(view.federation.spec, found.tensors)
 
 

@@ -9,8 +9,16 @@ from typing import ParamSpec, TypeVar
 
 from fl_node.assembly import assembled, check_membership
 from fl_node.config import NodeConfig
-from fl_node.errors import ChainUnavailable, ContentError, EntryRejected, MalformedWeights, StoreUnreachable
-from fl_node.merging.sync import pace, sync_prefix
+from fl_node.errors import (
+    ChainUnavailable,
+    ContentError,
+    EntryRejected,
+    MalformedWeights,
+    SpecError,
+    StoreUnreachable,
+)
+from fl_node.merging.fit import check_fit
+from fl_node.merging.sync import pace
 from fl_node.pacing import common_round
 from fl_node.peer import Moved, Peer, Stopped
 from fl_node.prefix import UpdateEntry
@@ -19,6 +27,7 @@ from fl_node.records import Flag, Update, UpdateRef
 from fl_node.retention import collect, oldest_kept
 from fl_node.round import Goal, play_round
 from fl_node.supply import obtain, verified_tensors
+from fl_node.turns import await_token, await_turn, pause
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,6 +56,7 @@ def run(config: NodeConfig, emit: Emit, stop: threading.Event, password: str | N
         FlNodeError: what keeps this peer from going on. What was finished is on the ledger or in the journal.
     """
     with assembled(config, emit, stop, password) as (peer, gateway):
+        warn_of_misfits(peer)
         try:
             take_part(peer, config.endpoint or gateway.endpoint, config)
         except Stopped:
@@ -61,6 +71,18 @@ def run(config: NodeConfig, emit: Emit, stop: threading.Event, password: str | N
             published_bytes=peer.published_bytes,
             fetched_bytes=peer.fetched_bytes,
         )
+
+
+def warn_of_misfits(peer: Peer) -> None:
+    """Tell where the spec's policies do not fit the members as they are now. That stops nobody: members may yet be
+    admitted, and rules fall back to what the number of candidates allows."""
+    members = [facts.number for facts in peer.prefix.peers() if facts.publishes]
+    try:
+        warnings = check_fit(peer.spec, members)
+    except SpecError as error:
+        warnings = (str(error),)
+    for text in warnings:
+        peer.emit(Event("misfit", text, {"members": len(members)}))
 
 
 def take_part(peer: Peer, endpoint: str, config: NodeConfig) -> None:
@@ -82,6 +104,8 @@ def take_part(peer: Peer, endpoint: str, config: NodeConfig) -> None:
                 if patience.through(linger, peer, poll_s, config.rounds):
                     return
                 continue
+            if peer.spec.merging.selection == "ring" and not goal.final:
+                goal = patience.through(await_token, peer, goal, poll_s, config.rounds)
             patience.through(await_turn, peer, goal, poll_s)
             update = patience.through(play_round, peer, goal)
             peer.emit(_recorded_event(peer, update))
@@ -94,7 +118,7 @@ def take_part(peer: Peer, endpoint: str, config: NodeConfig) -> None:
             if isinstance(error, EntryRejected) and (error.name not in _MOVED or setbacks >= _MOST_SETBACKS):
                 raise
             peer.emit(Event("moved", f"the chain moved under this round, looking again: {error}", {}))
-            _pause(peer, max(_too_soon_s(error), min(poll_s * 2 ** min(setbacks, 10), _LONGEST_PAUSE_S)))
+            pause(peer, max(_too_soon_s(error), min(poll_s * 2 ** min(setbacks, 10), _LONGEST_PAUSE_S)))
 
 
 def _too_soon_s(error: Exception) -> float:
@@ -120,7 +144,7 @@ def catch_up(peer: Peer, poll_s: float) -> None:
             text = f"waiting until this peer's own entries are {peer.spec.rounds.depth} blocks deep"
             peer.emit(Event("waiting", text, {"depth": peer.spec.rounds.depth}))
             told = True
-        _pause(peer, poll_s)
+        pause(peer, poll_s)
 
 
 def settle(peer: Peer, sequence: int, poll_s: float) -> None:
@@ -186,7 +210,9 @@ def next_goal(peer: Peer, rounds: int = 0) -> Goal | None:
     if peer.spec.rounds.mode == "sync":
         # Not the highest round on the ledger: one member can raise that by publishing rounds that have not begun.
         earliest = max(own_round + 1, pace(peer.spec, prefix))
-    final = earliest > planned or (last is not None and not last.final and reached_target(peer, last))
+    # In a ring, rounds are laps, and it is the ring that is finished: see await_token.
+    done = earliest > planned and peer.spec.merging.selection != "ring"
+    final = done or (last is not None and not last.final and reached_target(peer, last))
     return Goal(prefix.sequence(peer.number) + 1, earliest, final)
 
 
@@ -201,35 +227,8 @@ def reached_target(peer: Peer, last: UpdateEntry) -> bool:
     except (ContentError, MalformedWeights) as error:
         peer.emit(Event("lost", f"cannot tell whether {last.ref} reached the target score: {error}", {}))
         return False
-    found = peer.trainer.validate(tensors)
+    found = peer.trainer.validate(peer.whole(tensors, last.ref.sequence))
     return found is not None and found.score_ppm >= round(target * 1_000_000)
-
-
-def await_turn(peer: Peer, goal: Goal, poll_s: float) -> None:
-    """Wait for what a round needs: the least interval between two own updates and, in sync mode, the previous round."""
-    with peer.watch.phase("wait"):
-        last = peer.prefix.latest(peer.number)
-        interval_s = peer.ledger.identity.min_interval_s
-        if last is not None and interval_s:
-            # The entry has the chain's time: where its clock is ahead of this one, waiting must not take longer for it.
-            _sleep_until(peer, min(last.time_s, time.time()) + interval_s)
-        told = False
-        while peer.spec.rounds.mode == "sync":
-            now_s = peer.chain_time_s()  # before the look at the chain: entries after it cannot be earlier
-            peer.sync()
-            check_membership(peer.prefix.peer(peer.number))
-            cut = sync_prefix(peer.spec, peer.prefix, goal.round, now_s)
-            if cut.size is not None:
-                if cut.missing:
-                    names = ", ".join(str(number) for number in cut.missing)
-                    text = f"round {goal.round} goes on without peers {names}, who sent nothing in time"
-                    peer.emit(Event("missing", text, {"round": goal.round, "peers": list(cut.missing)}))
-                return
-            if not told:
-                waiting = f"round {goal.round} waits for the round before to be complete"
-                peer.emit(Event("waiting", waiting, {"round": goal.round}))
-                told = True
-            _pause(peer, poll_s)
 
 
 def linger(peer: Peer, poll_s: float, rounds: int = 0) -> bool:
@@ -245,7 +244,7 @@ def linger(peer: Peer, poll_s: float, rounds: int = 0) -> bool:
                 return False
             if time.monotonic() >= deadline or not open_peers(peer, rounds):
                 return True
-            _pause(peer, poll_s)
+            pause(peer, poll_s)
             try:
                 peer.sync()
             except ChainUnavailable:
@@ -285,16 +284,6 @@ def _recorded_event(peer: Peer, update: Update) -> Event:
             "bytes": peer.fetched_bytes,
         },
     )
-
-
-def _pause(peer: Peer, seconds: float) -> None:
-    if peer.stop.wait(seconds):
-        raise Stopped
-
-
-def _sleep_until(peer: Peer, time_s: float) -> None:
-    while (left := time_s - time.time()) > 0:
-        _pause(peer, min(left, 1.0))
 
 
 class _Patience:

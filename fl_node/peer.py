@@ -1,21 +1,28 @@
-"""What one round works with: the spec, the four rooms' adapters, and where this peer stands."""
+"""What one round works with: the spec, the four rooms' adapters, and where this peer stands.
+
+The seams are small Protocols, so that a simulation can put twins in memory behind them: the log (:class:`LogIndex`),
+drafts (:class:`Drafts`), others' bytes (:class:`Fetching`), besides :class:`Ledger` and :class:`ContentStore`.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
-from fl_node.content.fetch import Fetcher
+from fl_node.content.cid import Cid
+from fl_node.content.endpoints import Endpoint
 from fl_node.content.protocol import ContentStore
-from fl_node.journal import Journal
-from fl_node.ledger.index import LedgerIndex
+from fl_node.journal import Draft
+from fl_node.ledger.index import Synced
 from fl_node.ledger.protocol import Ledger
 from fl_node.merging.weights import Schema, Tensors
+from fl_node.own_layers import OwnLayers
 from fl_node.prefix import Prefix
 from fl_node.progress import Emit, Event, Stopwatch
+from fl_node.records import Entry
 from fl_node.spec import Spec
 
 if TYPE_CHECKING:
@@ -32,26 +39,84 @@ class Moved(Exception):
     """The chain was reorganised under the step under way: look again at what is to be done."""
 
 
+class LogIndex(Protocol):
+    """The checked log: :class:`fl_node.ledger.index.LedgerIndex`."""
+
+    def sync(self) -> Synced: ...
+
+    def root(self, size: int | None = None) -> bytes: ...
+
+    def entries(self, start: int = 0, /) -> Sequence[Entry]: ...
+
+    def close(self) -> None: ...
+
+
+class Drafts(Protocol):
+    """Where the round under way stands: :class:`fl_node.journal.Journal`."""
+
+    def load(self) -> Draft | None: ...
+
+    def last(self) -> Draft | None: ...
+
+    def save(self, draft: Draft) -> Draft: ...
+
+    def finish(self) -> None: ...
+
+    def discard(self) -> None: ...
+
+
+class Fetching(Protocol):
+    """Others' bytes into the own store: :class:`fl_node.content.fetch.Fetcher`."""
+
+    def fetch_into(
+        self,
+        store: ContentStore,
+        cid: Cid,
+        max_bytes: int,
+        endpoints: Sequence[str | Endpoint],
+        /,
+        *,
+        label: str,
+        round: int | None,
+    ) -> memoryview: ...
+
+
 @dataclass(slots=True)
 class Peer:
-    """One member at work. ``prefix`` is the log so far, folded; :meth:`sync` brings it up to date."""
+    """One member at work. ``prefix`` is the log so far, folded; :meth:`sync` brings it up to date.
+
+    ``schema`` and ``genesis`` are of what is published and merged: without personal tensors
+    (:func:`fl_node.merging.personal.published`). ``own_layers`` holds those; it is needed only where the spec keeps
+    some. ``base_scores``: validation scores, in ppm, of bases that this peer scored, by their digest.
+    """
 
     spec: Spec
     number: int
     ledger: Ledger
-    index: LedgerIndex
+    index: LogIndex
     prefix: Prefix
     store: ContentStore
-    fetcher: Fetcher
+    fetcher: Fetching
     trainer: Trainer
     schema: Schema
     genesis: Callable[[], Tensors]
-    journal: Journal
+    journal: Drafts
     watch: Stopwatch
     emit: Emit
     stop: threading.Event
+    own_layers: OwnLayers | None = None
     fetched_bytes: int = 0
     published_bytes: int = 0
+    base_scores: dict[bytes, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.spec.merging.personal and self.own_layers is None:
+            raise ValueError("merging.personal names tensors, but there are no own_layers to keep them in")
+
+    def whole(self, shared: Tensors, sequence: int) -> Tensors:
+        """A whole model to train or to score: shared tensors with one's own personal ones, as they stood after one's
+        update ``sequence``."""
+        return shared if self.own_layers is None else self.own_layers.join(shared, sequence)
 
     def sync(self) -> bool:
         """Follow the chain; whether anything changed. A reorganisation is told, and its entries leave the prefix.

@@ -28,6 +28,7 @@ def compose_report(peer: Peer, draft: Draft, found: Evaluation) -> bytes:
         "final": draft.final,
         "seen": draft.seen,
         "base": draft.base.hex(),
+        "claims": "scores and metrics are the publisher's word, measured on its own test split",
         "score_ppm": found.score_ppm,
         "base_score_ppm": draft.base_score_ppm,
         "metrics": {

@@ -4,15 +4,21 @@
 
 What costs something to repeat is in the journal before the next step begins. A crash therefore loses no finished step;
 what it interrupts is done again from the ledger and the content store, and gives the same result.
+
+:func:`play_round` is the whole of it. A simulation that plays many peers in lock-step calls the phases one by one, each
+for all peers: :func:`attest_first` where :func:`fl_node.merging.attested.attests_first` says so (and then lets the
+peers see the log), :func:`merge`, :func:`attest_merged`, :func:`train`, :func:`evaluate`, :func:`record`. To train many
+at once, it does by itself what :func:`train` does in a round in which :func:`trains_in` says so: start from
+``peer.whole(base, sequence - 1)``, and hand the whole trained models to :func:`keep_trained`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
+from fl_node.attesting import attest, remember_base
 from fl_node.content.cid import Cid
 from fl_node.errors import (
     AlreadyRecorded,
@@ -20,19 +26,24 @@ from fl_node.errors import (
     FlNodeError,
     MalformedWeights,
     StoreUnreachable,
-    TrainingDiverged,
 )
 from fl_node.journal import Draft
 from fl_node.merging import weights
-from fl_node.merging.aggregation import aggregate, shares_of
+from fl_node.merging.aggregation import Merge, same_parents
+from fl_node.merging.attested import attestable, attests_first
+from fl_node.merging.personal import published
 from fl_node.merging.selection import Selection, select
+from fl_node.merging.trust import check_row, recorded_trust
 from fl_node.merging.weights import Tensors
 from fl_node.peer import Moved, Peer
-from fl_node.prefix import UpdateEntry
 from fl_node.progress import Event
-from fl_node.records import Flag, Update, UpdateRef
+from fl_node.rebasing import combine
+from fl_node.records import Flag, Rule, Update, UpdateRef
 from fl_node.report import compose_report
-from fl_node.supply import cid_of_update, gather, publish_report, publish_weights, stored, stored_weights
+from fl_node.supply import Supply, gather, publish_report, publish_weights, stored, stored_weights
+from fl_node.training_step import trained
+from fl_node.training_step import trains_in as trains_in
+from fl_node.trusting import learned_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +65,11 @@ def play_round(peer: Peer, goal: Goal) -> Update:
     """
     draft = unfinished(peer, goal)
     if draft is None or not draft.trained:
+        if attests_first(peer.spec):
+            attest_first(peer, goal)  # 6 attest, before 2 where the policy looks at attested scores
         draft, base = merge(peer, goal, draft)  # 1 read, 2 select, 3 fetch, 4 verify, 5 merge
         peer.step_done()
-        # 6 attest: nothing, for this version's spec asks for no attestations
+        attest_merged(peer, draft)  # 6 attest
         draft = train(peer, draft, base)  # 7 train
         del base
         peer.step_done()
@@ -85,7 +98,8 @@ def unfinished(peer: Peer, goal: Goal) -> Draft | None:
 
 
 def merge(peer: Peer, goal: Goal, draft: Draft | None) -> tuple[Draft, Tensors]:
-    """Steps 1 to 5. With a draft, the same parents are merged again instead of being chosen anew."""
+    """Steps 1 to 5. With a draft, the same parents are merged again instead of being chosen anew. Returns the draft and
+    the base: the shared tensors, without personal ones."""
     if draft is not None:
         again = _merged_again(peer, draft)
         if again is not None:
@@ -96,13 +110,15 @@ def merge(peer: Peer, goal: Goal, draft: Draft | None) -> tuple[Draft, Tensors]:
         seen, seen_root = peer.prefix.size, peer.index.root(peer.prefix.size)
     chosen = _chosen(peer, goal.round, now_s)  # 2 select
     supply = gather(peer, chosen.candidates, chosen.excusable)  # 3 fetch, 4 verify
+    row = _row(peer, supply, chosen, goal.sequence)
     with peer.watch.phase("merge"):
-        merged = aggregate(peer.spec, supply.entries, supply.tensors, peer.genesis, forget=supply.forget)  # 5 merge
+        merged = _merged(peer, supply, chosen, row)  # 5 merge
         base = weights.digest(merged.tensors)
     failures = supply.failures
     del supply
     with peer.watch.phase("evaluate"):
-        found = peer.trainer.evaluate(merged.tensors)
+        found = peer.trainer.evaluate(peer.whole(merged.tensors, goal.sequence - 1))
+    remember_base(peer, base, merged.tensors)
     draft = Draft(
         sequence=goal.sequence,
         round=goal.round,
@@ -110,26 +126,77 @@ def merge(peer: Peer, goal: Goal, draft: Draft | None) -> tuple[Draft, Tensors]:
         seen=seen,
         seen_root=seen_root,
         parents=merged.parents,
-        outcomes=chosen.outcomes_after(failures),
+        outcomes=chosen.outcomes_after(failures, merged.rejected),
         rule=merged.rule,
         base=base,
         base_score_ppm=found.score_ppm,
+        left_out={str(ref): why for ref, why in merged.rejected.items()},
     )
     return peer.journal.save(draft), merged.tensors
+
+
+def attest_first(peer: Peer, goal: Goal) -> None:
+    """Step 6 where the policy looks at attested scores: say what others' updates are worth on the own validation rows,
+    those that the spec has this peer look at in this round.
+
+    Raises:
+        Moved: a synchronous round whose cut is not there.
+    """
+    now_s = peer.chain_time_s()
+    peer.sync()
+    try:
+        wanted = attestable(peer.spec, peer.prefix, peer.number, goal.round, now_s=now_s)
+    except ValueError as cause:
+        raise Moved(f"round {goal.round} must wait again: {cause}") from cause
+    attest(peer, wanted)
+
+
+def attest_merged(peer: Peer, draft: Draft) -> None:
+    """Step 6 elsewhere: the same of what was selected and fetched for this round, as the spec asks for."""
+    if peer.spec.attestation.mode == "none" or attests_first(peer.spec):
+        return
+    merged = [peer.prefix.update(parent.ref) for parent in draft.parents]
+    now_s = peer.chain_time_s()
+    try:
+        wanted = attestable(
+            peer.spec, peer.prefix, peer.number, draft.round, seen=draft.seen, now_s=now_s, candidates=merged
+        )
+    except ValueError as cause:
+        raise Moved(f"round {draft.round} must wait again: {cause}") from cause
+    attest(peer, wanted)
 
 
 def train(peer: Peer, draft: Draft, base: Tensors) -> Draft:
     """Step 7: train from the base and put the result's bytes into the content store, durable before it is noted.
 
-    A closing update is the base itself.
+    A closing update is the base itself, and so is that of a round in which nobody trains (:func:`trains_in`). The
+    latter still counts for the rows that its publisher trains on: it stands for them in the merges to come.
     """
-    samples, training, tensors = 0, None, base
-    if not draft.final:
-        peer.emit(Event("training", f"round {draft.round}: training", {"round": draft.round}))
-        with peer.watch.phase("train"):
-            tensors, training = _trained(peer, draft, base)
-        samples = training["samples"]
+    start = peer.whole(base, draft.sequence - 1)
+    if draft.final:
+        return keep_trained(peer, draft, start, None)
+    if not trains_in(peer.spec, draft.round):
+        told = {"loss": None, "steps": 0, "samples": len(peer.trainer.splits.train), "from": "base", "untrained": True}
+        return keep_trained(peer, draft, start, told)
+    peer.emit(Event("training", f"round {draft.round}: training", {"round": draft.round}))
+    with peer.watch.phase("train"):
+        tensors, training = trained(peer, draft, start)
+    return keep_trained(peer, draft, tensors, training)
+
+
+def keep_trained(peer: Peer, draft: Draft, model: Tensors, training: dict[str, Any] | None) -> Draft:
+    """The end of step 7: keep one's own personal tensors of a whole trained model, store what is published of it.
+
+    Args:
+        training: for the report: ``loss``, ``steps``, ``samples``, ``from``; ``None`` for a closing update.
+
+    Raises:
+        StoreFull: nothing is noted; the step is done again.
+    """
     with peer.watch.phase("publish"):
+        if peer.own_layers is not None:
+            peer.own_layers.keep(draft.sequence, model)
+        tensors = published(peer.spec, model)
         cid = publish_weights(peer, tensors, draft.sequence, draft.round)
         digest = weights.digest(tensors)
     return peer.journal.save(
@@ -138,7 +205,7 @@ def train(peer: Peer, draft: Draft, base: Tensors) -> Draft:
             content=cid.digest,
             dag_pb=cid.codec == "dag-pb",
             weights=digest,
-            train_samples=samples,
+            train_samples=training["samples"] if training else 0,
             training=training,
         )
     )
@@ -148,7 +215,7 @@ def evaluate(peer: Peer, draft: Draft) -> Draft:
     """Steps 8 and 9: score the update on the test split and publish the report that explains the round."""
     with peer.watch.phase("evaluate"):
         tensors = stored_weights(peer, Cid("dag-pb" if draft.dag_pb else "raw", draft.content))
-        found = peer.trainer.evaluate(tensors, full=True)
+        found = peer.trainer.evaluate(peer.whole(tensors, draft.sequence), full=True)
     with peer.watch.phase("publish"):
         report = publish_report(peer, compose_report(peer, draft, found), draft.round)
     return peer.journal.save(
@@ -196,6 +263,7 @@ def _with_content(peer: Peer, draft: Draft) -> Draft:
     cid = Cid("dag-pb" if draft.dag_pb else "raw", draft.content)
     try:
         kept = stored(peer, cid) and weights.digest(stored_weights(peer, cid)) == draft.weights
+        kept = kept and (peer.own_layers is None or peer.own_layers.has(draft.sequence))
     except StoreUnreachable:
         raise
     except (ContentError, MalformedWeights):
@@ -223,12 +291,31 @@ def _merged_again(peer: Peer, draft: Draft) -> Tensors | None:
     entries = tuple(peer.prefix.update(parent.ref) for parent in draft.parents)
     supply = gather(peer, entries)
     if not supply.failures and all(peer.prefix.peer(entry.ref.peer).active for entry in entries):
-        with peer.watch.phase("merge"):
-            merged = aggregate(peer.spec, supply.entries, supply.tensors, peer.genesis, forget=supply.forget)
-        if weights.digest(merged.tensors) == draft.base:
+        row = {parent.peer: parent.share_ppm for parent in draft.parents}
+        try:
+            chosen = select(
+                peer.spec, peer.prefix, peer.number, draft.round, seen=draft.seen, now_s=peer.chain_time_s()
+            )
+            with peer.watch.phase("merge"):
+                merged = _merged(peer, supply, chosen, row)
+        except ValueError:  # what it was chosen by is not there any more
+            merged = None
+        if merged is not None and weights.digest(merged.tensors) == draft.base:
             return merged.tensors
     peer.journal.discard()
     return None
+
+
+def _row(peer: Peer, supply: Supply, chosen: Selection, sequence: int) -> Mapping[int, int] | None:
+    """This round's row of trust, where the spec asks for one."""
+    if peer.spec.merging.aggregation != "trust":
+        return None
+    with peer.watch.phase("trust"):
+        return learned_row(peer, supply, lambda row: _merged(peer, supply, chosen, row).tensors, sequence)
+
+
+def _merged(peer: Peer, supply: Supply, chosen: Selection, row: Mapping[int, int] | None) -> Merge:
+    return combine(peer, peer.prefix, peer.number, supply, chosen.standing, row)
 
 
 def _revised(peer: Peer, draft: Draft, now_s: int) -> Draft | None:
@@ -239,12 +326,14 @@ def _revised(peer: Peer, draft: Draft, now_s: int) -> Draft | None:
         chosen = _chosen(peer, draft.round, now_s)
     except Moved:
         return None
-    wanted = {(parent.ref, parent.tag) for parent in draft.parents}
-    candidates = [entry for entry in chosen.candidates if (entry.ref, entry.content[:4]) in wanted]
-    if len(candidates) != len(chosen.candidates) or shares_of(peer.spec, candidates)[0] != draft.parents:
+    row = {parent.peer: parent.share_ppm for parent in draft.parents}
+    if not same_parents(peer.spec, chosen.candidates, draft.parents, standing=chosen.standing, row=row):
+        return None
+    if draft.rule == Rule.TRUST and check_row(peer.spec, recorded_trust(peer.prefix, peer.number), draft.parents):
         return None
     size = peer.prefix.size
-    return replace(draft, seen=size, seen_root=peer.index.root(size), outcomes=chosen.outcomes_after({}), report=b"")
+    outcomes = chosen.outcomes_after({}, draft.rejected)
+    return replace(draft, seen=size, seen_root=peer.index.root(size), outcomes=outcomes, report=b"")
 
 
 def _as_update(peer: Peer, draft: Draft) -> Update:
@@ -289,46 +378,3 @@ def _already_there(peer: Peer, update: Update) -> Update:
         f"expected {update.content.hex()}): somebody else signs with this key, or this state folder is a copy. "
         "Retire the key with `fl-node retire` and have a new one admitted"
     )
-
-
-def _trained(peer: Peer, draft: Draft, base: Tensors) -> tuple[Tensors, dict[str, Any]]:
-    """Train from the base; where that diverges and others' updates are in it, from the own latest one, else from the
-    genesis. The recorded base stays what the rules give, and the report says where training started: one member whose
-    weights nobody can train on must not stop the others.
-
-    Raises:
-        TrainingDiverged: from everywhere.
-        TrainingFailed: the user's own loop raised.
-    """
-    starts: list[tuple[str, Callable[[], Tensors]]] = [("base", lambda: base)]
-    if any(parent.share_ppm and parent.peer != peer.number for parent in draft.parents):
-        own = peer.prefix.trained(peer.number)
-        if own is not None:
-            starts.append((str(own.ref), partial(_own_update, peer, own)))
-        starts.append(("genesis", peer.genesis))
-    for name, start in starts:
-        try:
-            tensors, told = peer.trainer.train(start(), draft.sequence)
-            _check_own(peer, tensors)
-        except (TrainingDiverged, ContentError, MalformedWeights) as error:
-            if name == starts[-1][0]:
-                raise
-            text = f"round {draft.round}: cannot train from {name}, trying from elsewhere: {error}"
-            peer.emit(Event("diverged", text, {"round": draft.round, "from": name}))
-            continue
-        return tensors, {"loss": told.loss, "steps": told.steps, "samples": told.samples, "from": name}
-    raise AssertionError("there is always the base")
-
-
-def _own_update(peer: Peer, own: UpdateEntry) -> Tensors:
-    return stored_weights(peer, cid_of_update(own.update))
-
-
-def _check_own(peer: Peer, tensors: Tensors) -> None:
-    """What the others would call malformed is not published."""
-    try:
-        weights.check_magnitude(tensors, peer.spec.merging.max_magnitude)
-    except MalformedWeights as cause:
-        raise TrainingDiverged(
-            f"training diverged: {cause}; lower training.learning_rate in a new federation"
-        ) from cause

@@ -28,7 +28,7 @@ from fl_node.errors import (
     StoreUnreachable,
 )
 from fl_node.merging import weights
-from fl_node.merging.selection import Failure
+from fl_node.merging.outcomes import Failure
 from fl_node.merging.weights import Tensors
 from fl_node.peer import Peer
 from fl_node.prefix import Prefix, UpdateEntry
@@ -83,12 +83,29 @@ def gather(peer: Peer, candidates: Sequence[UpdateEntry], excusable: frozenset[U
                 Event("left-out", f"left out {entry.ref}: {result.message}", {"update": str(entry.ref)}),
             )
             if entry.ref not in excusable:
-                _object(peer, entry.ref, result)
+                object_to(peer, entry.ref, result)
         else:
             found[entry.ref] = result
     usable = tuple(entry for entry in candidates if entry.ref in found)
     good = [found[entry.ref] for entry in usable]
     return Supply(usable, tuple(one.tensors for one in good), failures, tuple(one.held for one in good))
+
+
+def gather_quietly(peer: Peer, wanted: Sequence[UpdateEntry]) -> Supply:
+    """Fetch and verify all of these, one after another, without an objection to what fails.
+
+    Raises:
+        ContentUnavailable: not all could be had and read; the message says which and why.
+        StoreFull, StoreUnreachable: this peer's own store is in the way.
+    """
+    good = []
+    with peer.watch.phase("fetch"):
+        for entry in wanted:
+            result = _usable(peer, entry)
+            if isinstance(result, Failure):
+                raise ContentUnavailable(f"{entry.ref} cannot be used: {result.message}")
+            good.append(result)
+    return Supply(tuple(wanted), tuple(one.tensors for one in good), {}, tuple(one.held for one in good))
 
 
 def cid_of_update(update: Update) -> Cid:
@@ -236,7 +253,7 @@ def stored(peer: Peer, cid: Cid) -> bool:
         raise StoreUnreachable(f"the own content store does not answer: {cause}") from cause
 
 
-def _object(peer: Peer, ref: UpdateRef, failure: Failure) -> None:
+def object_to(peer: Peer, ref: UpdateRef, failure: Failure) -> None:
     """Put the reason on the ledger. One's own lost update is withdrawn instead."""
     reason = Reason.WITHDRAWN if ref.peer == peer.number else failure.reason
     try:

@@ -24,7 +24,7 @@ def model(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{out} exists; expected a new file: name another with --out, or overwrite it with --force")
     config = settings_of(arguments)
     with viewing(config) as view:
-        found = obtain_model(view, arguments.at, own_stores(config))
+        found = obtain_model(view, arguments.at, own_stores(config), config.state_path)
         site = view.prefix.peer(found.entry.ref.peer).site
     target = out.resolve()  # where a link leads to, so that the link stays one
     scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
@@ -46,6 +46,7 @@ def model(arguments: argparse.Namespace) -> int:
         "claimed_score_ppm": entry.update.score_ppm,
         "bytes": memoryview(found.data).nbytes,
         "file": str(out),
+        "personal": found.personal or None,
     }
     if arguments.json:
         print(json.dumps(told, indent=1))
@@ -55,4 +56,7 @@ def model(arguments: argparse.Namespace) -> int:
             f"{out}: {kind} {entry.ref} of {site}, round {entry.round}, {told['bytes']:,} bytes, verified against the "
             f"ledger; its publisher claims {entry.update.score_ppm / 10_000:.2f} %"
         )
+        if found.personal:
+            whose = "of this peer's own" if found.personal == "state" else "of the genesis, untrained"
+            print(f"personal tensors are published by nobody; those in the file are {whose}")
     return 0

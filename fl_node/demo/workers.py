@@ -18,7 +18,7 @@ from fl_node.content.factory import open_store
 from fl_node.demo.result import Judged, OnChain
 from fl_node.deployment import genesis_path, open_federation, write_genesis
 from fl_node.learning.data import load
-from fl_node.learning.dataset import Dataset
+from fl_node.learning.dataset import joined
 from fl_node.learning.models import genesis
 from fl_node.learning.splits import Splits, split
 from fl_node.learning.training import Trainer
@@ -26,7 +26,9 @@ from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.rpc import RpcLedger, RpcReader
 from fl_node.ledger.transport import Rpc
 from fl_node.merging import weights
+from fl_node.merging.personal import shared_schema
 from fl_node.node import run
+from fl_node.own_layers import OwnLayers
 from fl_node.prefix import Prefix
 from fl_node.progress import Ended
 from fl_node.records import Member
@@ -87,7 +89,8 @@ def judge(send: Send, federation_file: Path, states: Sequence[Path], test_file: 
     prefix = Prefix(index.entries())
     test = load(f"npz:{test_file}", federation.spec.task)
     judgement = Trainer(federation.spec, Splits(test, test, test), 0, "cpu")
-    schema = weights.schema_of(genesis(federation.spec))
+    initial = genesis(federation.spec)
+    schema = shared_schema(federation.spec, weights.schema_of(initial))
     accuracies: list[float | None] = []
     for number, state in enumerate(states, start=1):
         last = prefix.latest(number)
@@ -96,7 +99,11 @@ def judge(send: Send, federation_file: Path, states: Sequence[Path], test_file: 
             continue
         store = open_store("embedded", state / "content")
         data = store.get(cid_of_update(last.update), weights.encoded_size(schema))
-        accuracies.append(judgement.evaluate(verified_tensors(federation.spec, data, last, prefix, schema)).accuracy)
+        shared = verified_tensors(federation.spec, data, last, prefix, schema)
+        # Each peer's closing model is whole only with the tensors that it keeps to itself.
+        ledger = f"{prefix.opened.chain_id}/{prefix.opened.ledger}"
+        layers = OwnLayers(federation.spec, lambda: initial, state, ledger)
+        accuracies.append(judgement.evaluate(layers.join(shared, last.ref.sequence)).quality)
         store.close()
     updates = sum(prefix.sequence(facts.number) for facts in prefix.peers())
     return Judged(tuple(accuracies), updates, index.size, index.root())
@@ -105,14 +112,14 @@ def judge(send: Send, federation_file: Path, states: Sequence[Path], test_file: 
 def train_baseline(
     send: Send, spec_file: Path, shards: Sequence[Path], test_file: Path, pooled: bool
 ) -> tuple[float, ...]:
-    """Accuracy on the common test set of the same model and budget of rounds without a federation: one for each shard
-    trained alone, or one for all shards pooled."""
+    """Accuracy, of masks Dice, on the common test set of the same model and budget of rounds without a federation: one
+    for each shard trained alone, or one for all shards pooled."""
     federation = read_federation(spec_file)
     task = federation.spec.task
     test = load(f"npz:{test_file}", task)
     parts = [split(load(f"npz:{shard}", task), task).train for shard in shards]
     if pooled:
-        parts = [_joined(parts)]
+        parts = [joined(parts)]
     return tuple(_alone(federation, Splits(part, part, test), number) for number, part in enumerate(parts, start=1))
 
 
@@ -121,10 +128,4 @@ def _alone(federation: Federation, splits: Splits, number: int) -> float:
     model = genesis(federation.spec)
     for sequence in range(1, federation.spec.rounds.planned + 1):
         model, _ = trainer.train(model, sequence)
-    return trainer.evaluate(model).accuracy
-
-
-def _joined(parts: Sequence[Dataset]) -> Dataset:
-    import numpy as np
-
-    return Dataset(np.concatenate([p.features for p in parts]), np.concatenate([p.labels for p in parts]))
+    return trainer.evaluate(model).quality

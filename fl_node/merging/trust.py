@@ -67,7 +67,12 @@ def floor_ppm(spec: Spec, count: int) -> int:
 
 
 def moved(
-    spec: Spec, row: Mapping[int, int], slopes: Mapping[int, float], loss: float, samples: Mapping[int, int]
+    spec: Spec,
+    row: Mapping[int, int],
+    slopes: Mapping[int, float],
+    loss: float,
+    samples: Mapping[int, int],
+    pull: float | None = None,
 ) -> dict[int, float]:
     """One gradient step from a row: the candidates' weights afterwards, a softmax, not yet bounded.
 
@@ -82,7 +87,9 @@ def moved(
         slopes: a_k by peer number (:func:`slope`).
         loss: L, in nats.
         samples: training samples that candidates claim, capped here by ``merging.sample_cap``.
+        pull: instead of ``trust.prior_pull``; 0 for the second and later steps of a round.
     """
+    towards = spec.trust.prior_pull if pull is None else pull
     count = len(row)
     scale = spec.trust.learning_rate * count / max(loss, _LEAST_LOSS)
     logits = {}
@@ -91,7 +98,7 @@ def moved(
         step = min(max(-scale * part * slopes[peer], -spec.trust.max_step), spec.trust.max_step)
         logit = math.log(part) + step
         prior = math.log(max(1, capped(samples[peer], spec.merging.sample_cap)))
-        logits[peer] = logit + spec.trust.prior_pull * (prior - logit)
+        logits[peer] = logit + towards * (prior - logit)
     most = max(logits.values())
     weights = {peer: math.exp(logit - most) for peer, logit in logits.items()}
     total = sum(weights.values())

@@ -13,6 +13,7 @@ from replay import Replay
 
 from fl_node.config import NodeConfig
 from fl_node.content.cid import Cid
+from fl_node.content.endpoints import Endpoint
 from fl_node.content.memory import MemoryStore
 from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import build
@@ -27,7 +28,9 @@ from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.memory import MemoryChain, memory_account
 from fl_node.ledger.protocol import Ledger
 from fl_node.merging import weights
+from fl_node.merging.personal import published
 from fl_node.node import take_part
+from fl_node.own_layers import OwnLayers
 from fl_node.peer import Peer, Stopped
 from fl_node.prefix import Prefix
 from fl_node.progress import Event, Stopwatch
@@ -46,10 +49,17 @@ class Wire:
         self.down: set[str] = set()
 
     def fetch_into(
-        self, store: ContentStore, cid: Cid, most: int, endpoints: Sequence[str], *, label: str, round: int | None
+        self,
+        store: ContentStore,
+        cid: Cid,
+        most: int,
+        endpoints: Sequence[str | Endpoint],
+        *,
+        label: str,
+        round: int | None,
     ) -> memoryview:
         for endpoint in endpoints:
-            source = self.stores.get(endpoint)
+            source = self.stores.get(str(endpoint))
             if source is not None and endpoint not in self.down and source.has(cid):
                 data = memoryview(bytes(source.get(cid, most)))
                 store.put(build(data), data, label=label, round=round)
@@ -120,14 +130,15 @@ class Twins:
             index=index,
             prefix=Prefix(index.entries()),
             store=self.stores[number],
-            fetcher=self.wire,  # type: ignore[arg-type]
+            fetcher=self.wire,
             trainer=self.trainers[number],
-            schema=weights.schema_of(self.genesis),
-            genesis=lambda: self.genesis,
+            schema=weights.schema_of(published(self.spec, self.genesis)),
+            genesis=lambda: published(self.spec, self.genesis),
             journal=Journal(state, "twins"),
             watch=Stopwatch(),
             emit=lambda event: self.hear(number, event),
             stop=threading.Event(),
+            own_layers=OwnLayers(self.spec, lambda: self.genesis, state, "twins"),
         )
 
     def hear(self, number: int, event: Event) -> None:

@@ -1,0 +1,151 @@
+"""Step 6 of a round: score what others published, and its base, on one's own validation rows, and say so on the ledger.
+
+Validation rows, never test rows: attestations steer choices, and what steers a choice makes no claim. Scores are told
+coarsened, in one batch a round, as the spec says. The evidence field is zero: what an attestation says stands in the
+entry, and a report on it could only tell more about the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from fl_node.errors import (
+    AlreadyRecorded,
+    ContentError,
+    EntryRejected,
+    MalformedWeights,
+    StoreFull,
+    StoreUnreachable,
+)
+from fl_node.merging.attested import MOST_ATTESTED, attests_first
+from fl_node.merging.outcomes import Failure
+from fl_node.merging.weights import Tensors
+from fl_node.peer import Peer
+from fl_node.prefix import UpdateEntry
+from fl_node.progress import Event
+from fl_node.rebasing import BaseDiffers, recorded_base
+from fl_node.records import PPM, ZERO32, Attestation, Reason, Role, UpdateRef
+from fl_node.supply import gather, object_to
+
+#: Bases whose score is remembered: those of a few rounds, in a federation of many.
+_MOST_BASES: Final = 256
+
+
+def attest(peer: Peer, wanted: Sequence[UpdateEntry]) -> tuple[UpdateRef, ...]:
+    """Score these updates of others and their bases, and record it in one entry. What this peer attested before, or
+    objects to, is left out, so that doing it again after a crash does nothing twice.
+
+    An update whose bytes cannot be had gets an objection, as in every round. One whose recorded base is not what its
+    parents give is objected to as a digest mismatch: anybody can check that. One whose base cannot be made again,
+    because a parent's bytes are gone, is not attested. Where the policy waits for attestations, that is an objection as
+    well, for this round: who serves its update, but not what is needed to judge it, must not hold up everybody.
+
+    Args:
+        wanted: what the policy wants attested now (:func:`fl_node.merging.attested.attestable`), or candidates.
+
+    Returns:
+        Those that this call recorded.
+
+    Raises:
+        ChainUnavailable: try again.
+        NotAMember: this peer was retired.
+    """
+    open_ones = [entry for entry in wanted if _is_open(peer, entry)]
+    if not open_ones or not peer.prefix.peer(peer.number).roles & Role.ATTEST:
+        return ()
+    supply = gather(peer, open_ones)
+    items = []
+    step = peer.spec.attestation.coarsen_ppm
+    for entry, tensors in zip(supply.entries, supply.tensors, strict=True):
+        base_ppm = _base_score(peer, entry)
+        if base_ppm is not None:
+            scores = coarsened(_validated(peer, tensors), step), coarsened(base_ppm, step)
+            items.append(Attestation(entry.ref.peer, entry.ref.sequence, *scores))
+    supply.forget()
+    for start in range(0, len(items), MOST_ATTESTED):
+        _record(peer, items[start : start + MOST_ATTESTED])
+    peer.sync()
+    return tuple(UpdateRef(item.peer, item.sequence) for item in items)
+
+
+def coarsened(score_ppm: int, step_ppm: int) -> int:
+    """A score rounded to the nearest multiple of a step, half upwards, and never above 1,000,000.
+
+    >>> coarsened(914_999, 10_000), coarsened(915_000, 10_000), coarsened(999_999, 300_000)
+    (910000, 920000, 900000)
+    """
+    return min((score_ppm + step_ppm // 2) // step_ppm, PPM // step_ppm) * step_ppm
+
+
+def remember_base(peer: Peer, digest: bytes, base: Tensors) -> None:
+    """Score one's own base for attestations to come: in a synchronous round others' updates have the same one."""
+    if peer.spec.attestation.mode != "none" and peer.prefix.peer(peer.number).roles & Role.ATTEST:
+        _remember(peer, _key(peer, digest), _validated(peer, base))
+
+
+def _is_open(peer: Peer, entry: UpdateEntry) -> bool:
+    """Whether this peer has said nothing yet about another's update."""
+    if entry.ref.peer == peer.number:
+        return False
+    if any(said.peer == peer.number for said in peer.prefix.attestations(entry.ref)):
+        return False
+    return all(word.peer != peer.number for word in peer.prefix.objections(entry.ref))
+
+
+def _base_score(peer: Peer, entry: UpdateEntry) -> int | None:
+    """The validation score of an update's base; ``None`` where the base cannot be made again."""
+    key = _key(peer, entry.update.base)
+    found = peer.base_scores.get(key)
+    if found is not None:
+        return found
+    try:
+        base = recorded_base(peer, entry)
+    except (StoreFull, StoreUnreachable):
+        raise
+    except (ContentError, MalformedWeights) as error:
+        text = f"cannot attest {entry.ref}: its base cannot be made again: {error}"
+        peer.emit(Event("not-attested", text, {"update": str(entry.ref)}))
+        if attests_first(peer.spec):
+            object_to(peer, entry.ref, Failure(Reason.UNAVAILABLE, text))
+        return None
+    except BaseDiffers as error:
+        peer.emit(Event("base-differs", str(error), {"update": str(entry.ref)}))
+        object_to(peer, entry.ref, Failure(Reason.DIGEST_MISMATCH, str(error)))
+        return None
+    return _remember(peer, key, _validated(peer, base))
+
+
+def _key(peer: Peer, digest: bytes) -> bytes:
+    """What a base's score depends on: the base, and one's own personal tensors, which each own update changes."""
+    if not peer.spec.merging.personal:
+        return digest
+    return digest + peer.prefix.sequence(peer.number).to_bytes(4, "big")
+
+
+def _remember(peer: Peer, key: bytes, score_ppm: int) -> int:
+    while len(peer.base_scores) >= _MOST_BASES:
+        del peer.base_scores[next(iter(peer.base_scores))]
+    peer.base_scores[key] = score_ppm
+    return score_ppm
+
+
+def _validated(peer: Peer, shared: Tensors) -> int:
+    """The score on the own validation rows, with one's own latest personal tensors."""
+    with peer.watch.phase("attest"):
+        found = peer.trainer.validate(peer.whole(shared, peer.prefix.sequence(peer.number)))
+    assert found is not None, "a spec that asks for attestations sets validation rows aside"
+    return found.score_ppm
+
+
+def _record(peer: Peer, items: Sequence[Attestation]) -> None:
+    with peer.watch.phase("record"):
+        try:
+            peer.ledger.attest(ZERO32, items)
+        except AlreadyRecorded:
+            return  # said before a crash, and not yet in the log as seen
+        except EntryRejected as error:
+            peer.emit(Event("attestation-refused", f"the ledger refused the attestations: {error}", {}))
+            return
+    text = f"attested {len(items)} updates of others"
+    peer.emit(Event("attested", text, {"updates": [f"{item.peer}#{item.sequence}" for item in items]}))

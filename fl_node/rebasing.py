@@ -1,0 +1,124 @@
+"""Bases: the merge of a round's candidates as the spec says it, and anybody's recorded base made again from bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from fl_node.errors import AlreadyRecorded, ContentError, EntryRejected, MalformedWeights, StoreFull, StoreUnreachable
+from fl_node.merging import weights
+from fl_node.merging.aggregation import Merge, aggregate
+from fl_node.merging.selection import Selection, select
+from fl_node.merging.standing import Standing
+from fl_node.merging.weights import Tensors
+from fl_node.peer import Peer
+from fl_node.prefix import Prefix, UpdateEntry
+from fl_node.progress import Event
+from fl_node.records import Reason, Rule, UpdateRef
+from fl_node.supply import Supply, gather_quietly, obtain, verified_tensors
+
+
+class BaseDiffers(Exception):
+    """A recorded base is not what the rules give from its recorded parents. The message says which."""
+
+
+def combine(
+    peer: Peer,
+    view: Prefix,
+    by: int,
+    supply: Supply,
+    standing: Mapping[UpdateRef, Standing],
+    row: Mapping[int, int] | None = None,
+) -> Merge:
+    """Step 5: what was fetched, merged by the spec's rule for peer ``by``, whose log before the update is ``view``."""
+    centre = partial(centre_of, peer, view, by)
+    return aggregate(
+        peer.spec,
+        supply.entries,
+        supply.tensors,
+        peer.genesis,
+        standing=standing,
+        centre=centre,
+        row=row,
+        forget=supply.forget,
+    )
+
+
+def latest_own(view: Prefix, by: int) -> UpdateEntry | None:
+    """A peer's latest trained update, unless it withdrew that one: the centre of its clipping. Others: the genesis."""
+    latest = view.trained(by)
+    if latest is None or any(
+        word.peer == by and word.reason is Reason.WITHDRAWN for word in view.objections(latest.ref)
+    ):
+        return None
+    return latest
+
+
+def centre_of(peer: Peer, view: Prefix, by: int) -> Tensors:
+    """What the rules clip around: the latest trained model of the peer that merges, or the genesis.
+
+    One's own that nobody has any more is withdrawn on the ledger first, so that a reader knows why it is the genesis.
+
+    Raises:
+        ContentError, MalformedWeights: another peer's cannot be had.
+    """
+    latest = latest_own(view, by)
+    if latest is None:
+        return peer.genesis()
+    try:
+        return verified_tensors(peer.spec, obtain(peer, latest).data, latest, peer.prefix, peer.schema)
+    except (StoreFull, StoreUnreachable):
+        raise
+    except (ContentError, MalformedWeights) as error:
+        if by != peer.number:
+            raise
+        peer.emit(Event("lost", f"the own update {latest.ref} is lost, clipping around the genesis: {error}", {}))
+        withdraw(peer, latest.ref)
+        return peer.genesis()
+
+
+def withdraw(peer: Peer, ref: UpdateRef) -> None:
+    """Say on the ledger that an own update cannot be had any more."""
+    try:
+        peer.ledger.object(ref, Reason.WITHDRAWN)
+    except AlreadyRecorded:
+        pass
+    except EntryRejected as error:
+        peer.emit(Event("objection-refused", f"the ledger refused to withdraw {ref}: {error}", {}))
+
+
+def recorded_base(peer: Peer, entry: UpdateEntry) -> Tensors:
+    """The base that an update records, made again from its parents' bytes, by the rules of the log before it.
+
+    Raises:
+        ContentError, MalformedWeights: a parent's bytes, or what the rules clip around, cannot be had.
+        BaseDiffers: they give another base than the one recorded.
+    """
+    before = peer.prefix.upto(entry.index)
+    parents = tuple(before.update(parent.ref) for parent in entry.parents)
+    supply = gather_quietly(peer, parents)
+    chosen = chosen_for(peer, entry)
+    row = {parent.peer: parent.share_ppm for parent in entry.parents}
+    try:
+        merged = combine(peer, before, entry.ref.peer, supply, chosen.standing, row)
+    except ValueError as cause:
+        raise BaseDiffers(f"{entry.ref} has parents that its rules do not give: {cause}") from cause
+    if merged.rule != entry.update.rule or merged.parents != entry.parents:
+        rules = f"rule {Rule(merged.rule).name.lower()}"
+        raise BaseDiffers(f"{entry.ref} records other shares than its parents give by {rules}")
+    if (digest := weights.digest(merged.tensors)) != entry.update.base:
+        raise BaseDiffers(
+            f"{entry.ref} records the base {entry.update.base.hex()}, its parents give {digest.hex()}: it is not "
+            "what it says"
+        )
+    return merged.tensors
+
+
+def chosen_for(peer: Peer, entry: UpdateEntry) -> Selection:
+    """The selection behind a recorded update, again."""
+    before = peer.prefix.upto(entry.index)
+    update = entry.update
+    try:
+        return select(peer.spec, before, entry.ref.peer, update.round, seen=update.seen, now_s=entry.time_s)
+    except (ValueError, LookupError) as cause:
+        raise BaseDiffers(f"{entry.ref} cannot follow from the log that it had seen: {cause}") from cause
