@@ -56,6 +56,8 @@ class SideBySide:
         self._parameters, self._rule, self._class_weights_PC = list(parameters), rule, class_weights_PC
         self._perceptron = StackedPerceptron(self._parameters)
         training = spec.training
+        self._size = min(training.batch_size, int(rows.counts[members[0].place]))
+        self._inputs = features.new_empty(len(members) * self._size, features.shape[1])
         self._base = [parameter.clone() for parameter in self._parameters] if training.proximal else []
         #: Nothing has to be known of a gradient before it is applied, so it need not be held.
         self._plain = training.optimizer == "sgd" and not (
@@ -73,11 +75,10 @@ class SideBySide:
             _orders(training_seed(training.seed, member.number, member.sequence), int(count), training.epochs)
             for member, count in zip(self._members, counts, strict=True)
         ]
-        size = min(training.batch_size, int(counts[0]))
         total_P = self._features.new_zeros(len(places), dtype=torch.float64)
         for epoch in range(training.epochs):
             shuffled = [next(order) for order in orders]
-            steps = one_pass(self._rows, places, shuffled, size, self._class_weights_PC, self._features.device)
+            steps = one_pass(self._rows, places, shuffled, self._size, self._class_weights_PC, self._features.device)
             for number, step in enumerate(steps):
                 peers = len(step.sizes_P)
                 rates_P = rates_PS[np.arange(peers), epoch * steps_P[:peers] + number]
@@ -88,8 +89,9 @@ class SideBySide:
 
     def _step(self, step: Step, rates_P: NDArray[np.float64]) -> torch.Tensor:
         peers = len(step.sizes_P)
-        inputs_PIB = torch.index_select(self._features, 0, step.rows_PB).view(peers, -1, self._features.shape[1])
-        inputs_PIB = inputs_PIB.transpose(1, 2)
+        width, chosen = self._features.shape[1], self._inputs[: len(step.rows_PB)]
+        torch.index_select(self._features, 0, step.rows_PB, out=chosen)
+        inputs_PIB = chosen.view(peers, -1, width).transpose(1, 2)
         if self._plain and (rates_P == rates_P[0]).all():
             return self._perceptron.descend(inputs_PIB, step.targets_P1B, step.shares_P1B, float(rates_P[0]))
         logits_PCB, slopes = self._perceptron.gradients(inputs_PIB, step.targets_P1B, step.shares_P1B)

@@ -14,7 +14,20 @@ from fl_node.learning.splits import split
 from fl_node.tables import TaskSpec
 
 TEXTS = st.sampled_from(
-    ["iid", "unequal", "label-skew:1", "label-skew", "label-skew:3", "dirichlet:0.1", "dirichlet:100"]
+    [
+        "iid",
+        "unequal",
+        "label-skew:1",
+        "label-skew",
+        "label-skew:3",
+        "shards:1",
+        "shards:3",
+        "dirichlet:0.1",
+        "dirichlet:100",
+        "dirichlet:0.001:equal",
+        "dirichlet:0.5:equal",
+        "dirichlet:1000000:equal",
+    ]
 )
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=300).map(lambda rows: np.array(rows, dtype=np.int64))
 
@@ -61,12 +74,64 @@ def test_a_small_alpha_skews_more() -> None:
     assert largest_share(1000) < 0.13
 
 
-def test_seeds_matter() -> None:
+@given(LABELS, st.integers(1, 12), st.sampled_from(["0.001", "0.1", "1", "1000000"]), st.integers(0, 2**31))
+def test_equal_dirichlet_parts_differ_by_one_row_at_most(labels: np.ndarray, peers: int, alpha: str, seed: int) -> None:
+    assume(len(labels) >= peers)
+    sizes = [len(part) for part in partition(labels, peers, f"dirichlet:{alpha}:equal", seed)]
+    assert max(sizes) - min(sizes) <= 1 and sizes == sorted(sizes, reverse=True)
+
+
+def test_equal_dirichlet_parts_are_mixed_as_alpha_says() -> None:
+    """A class's share in a part is Beta(alpha, 9 alpha): mean 0.1 and variance 0.09 / (10 alpha + 1). The parts are so
+    many that what earlier ones took hardly shows, and so small that none runs out."""
+    labels = np.repeat(np.arange(10), 4000)
+    for alpha in (0.5, 5.0):
+        shares = np.array([
+            np.bincount(labels[part], minlength=10) / len(part)
+            for seed in range(20) for part in partition(labels, 40, f"dirichlet:{alpha}:equal", seed)
+        ])  # fmt: skip
+        np.testing.assert_allclose(shares.mean(axis=0), 0.1, rtol=1e-9)
+        np.testing.assert_allclose(shares.var(), 0.09 / (10 * alpha + 1), rtol=0.25)
+
+
+def test_equal_dirichlet_parts_are_almost_of_one_class_where_alpha_is_tiny() -> None:
+    labels = np.repeat(np.arange(10), 100)
+    parts = partition(labels, 100, "dirichlet:0.001:equal", 0)
+    assert np.mean([np.bincount(labels[part]).max() / len(part) for part in parts]) > 0.8
+
+
+@given(st.integers(1, 6), st.integers(1, 20), st.integers(0, 2**31))
+def test_shards_are_equal_and_each_peer_has_as_many(wanted: int, peers: int, seed: int) -> None:
+    """With as many rows of each class as in a shard, a peer has all or nothing of a class: K of them."""
+    each = 7
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(peers * wanted), each))
+    parts = partition(labels, peers, f"shards:{wanted}", seed)
+    assert all(len(part) == wanted * each and len(np.unique(labels[part])) == wanted for part in parts)
+
+
+def test_shards_of_mixed_classes() -> None:
+    """Ten classes of 100 rows in 40 shards of 25: nobody has more than K classes, and who has them is by chance."""
+    labels = np.arange(1000) % 10
+    one, other = (partition(labels, 20, "shards:2", seed) for seed in (0, 1))
+    assert all(len(part) == 50 and len(np.unique(labels[part])) <= 2 for part in one)
+    assert [set(labels[part]) for part in one] != [set(labels[part]) for part in other]
+    with pytest.raises(DataError, match=r"leaves peer .* without rows"):
+        partition(labels, 600, "shards:2", 0)
+
+
+@pytest.mark.parametrize("text", ["iid", "dirichlet:0.5:equal", "shards:2"])
+def test_seeds_matter(text: str) -> None:
     labels = np.arange(100) % 10
-    assert not np.array_equal(partition(labels, 2, "iid", 0)[0], partition(labels, 2, "iid", 1)[0])
+    assert not np.array_equal(partition(labels, 2, text, 0)[0], partition(labels, 2, text, 1)[0])
 
 
-@pytest.mark.parametrize("text", ["iid", "unequal", "label-skew:2", "dirichlet:0.5"])
+@pytest.mark.parametrize(("text", "meant"), [("dirichlett:0.5", "dirichlet"), ("shard:2", "shards"), ("IID", "iid")])
+def test_did_you_mean(text: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=f"; did you mean {meant}\\?"):
+        parse_partition(text)
+
+
+@pytest.mark.parametrize("text", ["iid", "unequal", "label-skew:2", "shards:3", "dirichlet:0.5", "dirichlet:0.5:equal"])
 def test_grammar_round_trip(text: str) -> None:
     assert str(parse_partition(text)) == text
 
@@ -78,7 +143,9 @@ def test_default_of_label_skew() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "IID", "iid:2", "iid:", "unequal:1", "label-skew:", "label-skew:0", "label-skew:x", "label-skew:-1",
-     "label-skew:1.5", "dirichlet", "dirichlet:", "dirichlet:0", "dirichlet:-1", "dirichlet:nan", "dirichlet:inf", "x"],
+     "label-skew:1.5", "dirichlet", "dirichlet:", "dirichlet:0", "dirichlet:-1", "dirichlet:nan", "dirichlet:inf",
+     "dirichlet:0.5:", "dirichlet:0.5:unequal", "dirichlet::equal", "dirichlet:0.5:equal:", "shards", "shards:",
+     "shards:0", "shards:-1", "shards:2:equal", "shards:2.5", "x"],
 )  # fmt: skip
 def test_what_the_grammar_refuses(text: str) -> None:
     with pytest.raises(UsageError, match="expected iid, unequal"):
