@@ -41,6 +41,7 @@ FETCHED_LABEL = "fetched"
 _PARALLEL = 4
 #: Bytes in flight at most, so that fetching never needs more memory than training.
 _PARALLEL_BYTES = 256 << 20
+_SMALL_BYTES = 1 << 20
 _MAX_REPORT_BYTES = 1 << 20
 
 
@@ -70,8 +71,8 @@ def gather(peer: Peer, candidates: Sequence[UpdateEntry], excusable: frozenset[U
     found: dict[UpdateRef, _Good] = {}
     failures: dict[UpdateRef, Failure] = {}
     with peer.watch.phase("fetch"):
-        if len(candidates) > 1:
-            at_once = max(1, min(_PARALLEL, len(candidates), _PARALLEL_BYTES // weights.encoded_size(peer.schema)))
+        at_once = _at_once(peer, candidates)
+        if at_once > 1:
             with ThreadPoolExecutor(at_once, "fetch") as pool:
                 results = list(pool.map(lambda entry: _usable(peer, entry), candidates))
         else:
@@ -185,6 +186,14 @@ def publish_report(peer: Peer, report: bytes, round_number: int) -> Cid:
 def stored_weights(peer: Peer, cid: Cid) -> Tensors:
     """One's own trained weights back from the content store."""
     return weights.decode(peer.store.get(cid, weights.encoded_size(peer.schema)), peer.schema).tensors
+
+
+def _at_once(peer: Peer, candidates: Sequence[UpdateEntry]) -> int:
+    """How many threads fetch and verify. For small files that lie here already they would cost more than they save."""
+    size = weights.encoded_size(peer.schema)
+    if size <= _SMALL_BYTES and all(stored(peer, cid_of_update(entry.update)) for entry in candidates):
+        return 1
+    return max(1, min(_PARALLEL, len(candidates), _PARALLEL_BYTES // size))
 
 
 @dataclass(frozen=True, slots=True)
