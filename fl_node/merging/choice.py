@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fl_node.merging.board import Members, board_of, board_of_present, members_of, perhaps_objected
@@ -18,11 +18,15 @@ from fl_node.spec import Spec
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a policy decided: the candidates, what was left out one by one, and what was left out together."""
+    """What a policy decided: the candidates, what was left out one by one, and what was left out together.
+
+    ``later``: more of what was left out one by one, put into words when somebody asks.
+    """
 
     chosen: tuple[UpdateEntry, ...]
     left: tuple[Considered, ...] = ()
     alike: tuple[Alike, ...] = ()
+    later: Callable[[], Sequence[Considered]] = tuple
 
 
 class Choice:
@@ -53,6 +57,7 @@ class Choice:
         self.round_began = mine[-1].index if mine else -1
         seen = view.sequence(own_peer)
         most = spec.merging.max_staleness
+        self._scores: dict[int, int | None] = {}
         #: An update before this entry is stale.
         self._stale_before = mine[seen - most - 1].index if seen > most else -1
 
@@ -78,8 +83,11 @@ class Choice:
 
     def attested(self, entry: UpdateEntry) -> int | None:
         """The attested score; ``None`` where too few sites attested and that leaves an update out."""
-        found, _ = attested_ppm(self.spec, self.words, entry)
-        return 0 if found is None and self.spec.merging.unattested == "zero" else found
+        if entry.index not in self._scores:
+            found, _ = attested_ppm(self.spec, self.words, entry)
+            zero = found is None and self.spec.merging.unattested == "zero"
+            self._scores[entry.index] = 0 if zero else found
+        return self._scores[entry.index]
 
     def score(self, entry: UpdateEntry) -> int:
         """What is compared. This peer's own update stands by its claim where too few sites attested it."""

@@ -28,6 +28,8 @@ _TRIES: Final = 20
 def neighbours_of(spec: Spec, view: Prefix) -> Mapping[int, frozenset[int]]:
     """Each active publishing member's neighbours in the spec's graph; found once for the same members."""
     members = members_of(view).publishing
+    if not members:
+        return {}
     rules = spec.merging
     key = ("graph", rules.graph, rules.degree, rules.rewire, rules.edges)
     kept: dict[tuple[int, ...], Mapping[int, frozenset[int]]] = view.derived.setdefault(key, {})

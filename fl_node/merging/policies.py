@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from fl_node.merging.aggregation import order_key
@@ -26,21 +28,11 @@ def all_latest(choice: Choice) -> Verdict:
 def newer_than_merged(choice: Choice) -> Verdict:
     """What this peer has not merged before, and its own latest: BrainTorrent's version vector (arXiv 1905.06731)."""
     merged = merged_before(choice)
-    news, old = [], []
+    news: list[int] = []
+    old: list[int] = []
     for peer in choice.others:
-        entry = choice.pool[peer]
-        if entry.ref.sequence > merged.get(peer, 0):
-            news.append(peer)
-        else:
-            old.append(
-                left(
-                    entry,
-                    Outcome.ALREADY_MERGED,
-                    f"merged {peer}#{merged[peer]} before, nothing newer",
-                    "merged before, nothing newer",
-                )
-            )
-    return _together(choice, news, old)
+        (news if choice.pool[peer].ref.sequence > merged.get(peer, 0) else old).append(peer)
+    return replace(_together(choice, news), later=partial(_already_merged, choice, old, merged))
 
 
 def random_k(choice: Choice) -> Verdict:
@@ -61,22 +53,19 @@ def graph(choice: Choice) -> Verdict:
 def top_k(choice: Choice) -> Verdict:
     """The ``k`` best of the others, and one's own latest whatever its score."""
     passed, out = _sieve(choice, choice.others)
-    passed.sort(key=lambda entry: (-choice.score(entry), order_key(entry)))
-    best, rest = passed[: choice.spec.merging.k], passed[choice.spec.merging.k :]
-    if rest:
-        bar = choice.score(best[-1])
-        out += [_outscored(choice, entry, bar) for entry in rest]
-    return _with_own(choice, best, out)
+    ranked, k = _best_first(choice, passed), choice.spec.merging.k
+    return _outscoring(choice, _with_own(choice, ranked[:k], out), ranked[k:], ranked[:k])
 
 
 def above_own(choice: Choice) -> Verdict:
     """Those with a better score than one's own latest, and that; all of them where there is no own one yet."""
     passed, out = _sieve(choice, choice.others)
-    if choice.own is not None:
-        bar = choice.score(choice.own)
-        out += [_outscored(choice, entry, bar) for entry in passed if choice.score(entry) <= bar]
-        passed = [entry for entry in passed if choice.score(entry) > bar]
-    return _together(choice, [entry.ref.peer for entry in passed], out)
+    if choice.own is None:
+        return _together(choice, [entry.ref.peer for entry in passed], out)
+    bar = choice.score(choice.own)
+    above = [entry.ref.peer for entry in passed if choice.score(entry) > bar]
+    below = [entry for entry in passed if choice.score(entry) <= bar]
+    return _outscoring(choice, _together(choice, above, out), below, [choice.own])
 
 
 def best(choice: Choice) -> Verdict:
@@ -84,10 +73,8 @@ def best(choice: Choice) -> Verdict:
     passed, out = _sieve(choice, choice.pool)
     if not passed:
         return _with_own(choice, [], [item for item in out if item.peer != choice.own_peer])
-    passed.sort(key=lambda entry: (-choice.score(entry), order_key(entry)))
-    bar = choice.score(passed[0])
-    out += [_outscored(choice, entry, bar) for entry in passed[1:]]
-    return Verdict((passed[0],), tuple(out))
+    ranked = _best_first(choice, passed)
+    return _outscoring(choice, Verdict((ranked[0],), tuple(out)), ranked[1:], ranked[:1])
 
 
 def ring(choice: Choice) -> Verdict:
@@ -214,15 +201,39 @@ def _drawn(choice: Choice, entries: Iterable[UpdateEntry]) -> list[UpdateEntry]:
     return sorted(entries, key=lambda entry: entry.ref)[:MOST_PARENTS]
 
 
-def _outscored(choice: Choice, entry: UpdateEntry, bar: int) -> Considered:
+def _already_merged(choice: Choice, peers: Sequence[int], merged: Mapping[int, int]) -> list[Considered]:
+    words = "merged before, nothing newer"
+    return [
+        left(choice.pool[peer], Outcome.ALREADY_MERGED, f"{peer}#{merged[peer]} was {words}", words) for peer in peers
+    ]
+
+
+def _best_first(choice: Choice, entries: Iterable[UpdateEntry]) -> list[UpdateEntry]:
+    """By score, the best first; ties by order key."""
+    return sorted(entries, key=lambda entry: (-choice.score(entry), order_key(entry)))
+
+
+def _outscoring(
+    choice: Choice, verdict: Verdict, losers: Sequence[UpdateEntry], chosen: Sequence[UpdateEntry]
+) -> Verdict:
+    """The verdict with those left out whose score was not above that of the last one chosen."""
+    if not losers:
+        return verdict
+    return replace(verdict, later=partial(_outscored, choice, losers, choice.score(chosen[-1])))
+
+
+def _outscored(choice: Choice, losers: Sequence[UpdateEntry], bar: int) -> list[Considered]:
     whose = "attested" if choice.by_attestation else "claimed"
     what = f"{whose} {choice.spec.merging.measure}"
-    got = choice.score(entry)
-    if got == bar and choice.spec.merging.selection != "above-own":
-        reason = f"{what} {percent(got)}, as good as the last one chosen, but after it in the order of updates"
-    else:
+    alike = f"{what} not above {percent(bar)}"
+    items = []
+    for entry in losers:
+        got = choice.score(entry)
         reason = f"{what} {percent(got)}, needed above {percent(bar)}"
-    return left(entry, Outcome.OUTSCORED, reason, f"{what} not above {percent(bar)}")
+        if got == bar and choice.spec.merging.selection != "above-own":
+            reason = f"{what} {percent(got)}, as good as the last one chosen, but after it in the order of updates"
+        items.append(left(entry, Outcome.OUTSCORED, reason, alike))
+    return items
 
 
 POLICIES: Final[Mapping[str, Callable[[Choice], Verdict]]] = {

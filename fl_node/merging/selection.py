@@ -58,7 +58,7 @@ class Selection:
         """All publishing peers by number, the retired that have published among them. Found when asked for."""
         items = self._one_by_one()
         view = self._choice.view if self._choice else None
-        for group in self._alike():
+        for group in self._alike(items):
             for peer in group.peers:
                 entry = view.trained(peer) if view and group.outcome is not Outcome.RETIRED else None
                 items.append(Considered(peer, entry, group.outcome, group.reason))
@@ -77,20 +77,22 @@ class Selection:
             rejected: candidates that the aggregation rule left out, and why.
         """
         rejected = rejected or {}
-        groups = self._alike()
         items = self._one_by_one()
+        groups = self._alike(items)
         if len(items) + sum(len(group.peers) for group in groups) <= NAMED_ONE_BY_ONE:
             return tuple(after_fetching(item, failures, rejected).as_json() for item in self.considered)
         return told([after_fetching(item, failures, rejected) for item in items], groups)
 
     def _one_by_one(self) -> list[Considered]:
-        merged = [Considered(entry.ref.peer, entry, Outcome.MERGED, "") for entry in self.candidates]
-        return merged + list(self._verdict.left if self._verdict else ())
+        items = [Considered(entry.ref.peer, entry, Outcome.MERGED, "") for entry in self.candidates]
+        if self._verdict is not None:
+            items += [*self._verdict.left, *self._verdict.later()]
+        return items
 
-    def _alike(self) -> tuple[Alike, ...]:
+    def _alike(self, one_by_one: list[Considered]) -> tuple[Alike, ...]:
         if self._choice is None or self._verdict is None:
             return ()
-        told_of = [item.peer for item in self._one_by_one()]
+        told_of = [item.peer for item in one_by_one]
         for group in self._verdict.alike:
             told_of += group.peers
         return self._verdict.alike + self._choice.absent(told_of)

@@ -53,13 +53,13 @@ def sync_prefix(spec: Spec, prefix: Prefix, round_number: int, now_s: int | None
     cuts = _settled(spec, prefix)
     if round_number <= cuts.known(prefix):
         return cuts.settled[round_number - 1]
-    count = _Count(spec, prefix, cuts, round_number - 1)
-    if count.first is None:
-        return count.cut(None)
-    found = count.scan()
-    if found is None and (prefix.time_s if now_s is None else now_s) >= count.deadline_time_s:
-        return count.cut(prefix.size, by_deadline=True)
-    return count.cut(None) if found is None else found
+    count = cuts.counting(spec, prefix, round_number - 1)
+    found = count.scan(prefix)
+    if found is not None:
+        return found
+    if count.first is not None and (prefix.time_s if now_s is None else now_s) >= count.deadline_time_s:
+        return count.cut(prefix, prefix.size, by_deadline=True)
+    return count.cut(prefix, None)
 
 
 def pace(spec: Spec, prefix: Prefix) -> int:
@@ -74,10 +74,14 @@ class _Cuts:
     """The cuts that a log's entries settle, of rounds 1, 2, 3, ...: one cannot be there without those before it.
 
     ``sizes`` has how many entries it takes to know each. More entries never change one, so all views share them.
+    ``openings`` are the rounds' first updates that count, which never change either; ``under_way`` is the count for the
+    next cut, as far as any view has taken it.
     """
 
     settled: list[SyncCut] = field(default_factory=lambda: [SyncCut(1, 0, 0, None, (), (), 0)])
     sizes: list[int] = field(default_factory=lambda: [0])
+    openings: dict[int, UpdateEntry] = field(default_factory=dict)
+    under_way: _Count | None = None
 
     def known(self, prefix: Prefix) -> int:
         """The highest round whose cut this prefix holds; at least 1."""
@@ -92,7 +96,22 @@ class _Cuts:
 
     def opening(self, prefix: Prefix, number: int) -> UpdateEntry | None:
         """A round's first update that counts, closing or not."""
-        return next((entry for entry in prefix.of_round(number) if self.counts(entry)), None)
+        found = self.openings.get(number)
+        if found is None:
+            found = next((entry for entry in prefix.of_round(number) if self.counts(entry)), None)
+            if found is not None:
+                self.openings[number] = found
+        return found if found is not None and found.index < prefix.size else None
+
+    def counting(self, spec: Spec, prefix: Prefix, number: int) -> _Count:
+        """The count of a round's updates, as far as it was taken before; a new one for a view that is behind that."""
+        count = self.under_way
+        if count is not None and count.number == number and count.scanned <= prefix.size:
+            return count
+        fresh = _Count(spec, prefix, self, number)
+        if fresh.first is not None and number == len(self.settled) and (count is None or count.number != number):
+            self.under_way = fresh
+        return fresh
 
 
 def _settled(spec: Spec, prefix: Prefix) -> _Cuts:
@@ -100,8 +119,9 @@ def _settled(spec: Spec, prefix: Prefix) -> _Cuts:
     key = ("sync cuts", spec.rounds.quorum, spec.rounds.deadline_s, spec.merging.max_staleness)
     cuts: _Cuts = prefix.derived.setdefault(key, _Cuts())
     while cuts.known(prefix) == len(cuts.settled):
-        count = _Count(spec, prefix, cuts, len(cuts.settled))
-        found = count.scan() if count.first is not None else None
+        if cuts.opening(prefix, len(cuts.settled)) is None:
+            break
+        found = cuts.counting(spec, prefix, len(cuts.settled)).scan(prefix)
         if found is None or found.size is None:
             break
         cuts.settled.append(found)
@@ -110,14 +130,16 @@ def _settled(spec: Spec, prefix: Prefix) -> _Cuts:
 
 
 class _Count:
-    """Who is expected in round ``number`` and who is there, entry by entry; decides about the round after it."""
+    """Who is expected in round ``number`` and who is there, after the first ``scanned`` entries; decides about the
+    round after it."""
 
     def __init__(self, spec: Spec, prefix: Prefix, cuts: _Cuts, number: int) -> None:
-        self._prefix, self._cuts, self._number = prefix, cuts, number
+        self._cuts, self.number = cuts, number
         # The shortest decimal that reads as this float is what stands in the spec: 0.7 of 10 peers are 7, not 8.
         self._quorum = Fraction(repr(spec.rounds.quorum))
         first = cuts.opening(prefix, number)
         self.first = first.index if first else None
+        self.scanned = first.index if first else prefix.size
         self.deadline_time_s = first.time_s + math.ceil(spec.rounds.deadline_s) if first else 0
         before = prefix if first is None else prefix.upto(first.index)
         self._expected: set[int] = set()
@@ -135,20 +157,24 @@ class _Count:
     def needed(self) -> int:
         return math.ceil(self._quorum * len(self._counted))
 
-    def scan(self) -> SyncCut | None:
-        """The cut that the entries from the round's first update on settle; ``None`` where they do not."""
+    def scan(self, prefix: Prefix) -> SyncCut | None:
+        """The cut that the entries from the round's first update on settle; ``None`` where they do not.
+
+        Goes on where the last call stopped, so the prefix must hold at least ``scanned`` entries.
+        """
         if self.first is None:
             return None
-        for fact in self._prefix.facts(self.first):
+        for fact in prefix.facts(self.scanned):
             if fact.time_s >= self.deadline_time_s:
-                return self.cut(fact.index, by_deadline=True)
+                return self.cut(prefix, fact.index, by_deadline=True)
+            self.scanned = fact.index + 1
             if isinstance(fact.body, UpdatePublished | PeerRetired):
-                self._add(fact.body)
+                self._add(prefix, fact.body)
                 if len(self._there) >= self.needed:
-                    return self.cut(fact.index + 1)
+                    return self.cut(prefix, fact.index + 1)
         return None
 
-    def _add(self, body: UpdatePublished | PeerRetired) -> None:
+    def _add(self, prefix: Prefix, body: UpdatePublished | PeerRetired) -> None:
         if isinstance(body, PeerRetired):
             self._expected.discard(body.peer)
             self._counted.discard(body.peer)
@@ -156,25 +182,25 @@ class _Count:
             return
         if body.peer not in self._expected:
             return
-        entry = self._prefix.update(body.ref)
-        if entry.round == self._number and not entry.final and self._cuts.counts(entry):
+        entry = prefix.update(body.ref)
+        if entry.round == self.number and not entry.final and self._cuts.counts(entry):
             self._counted.add(body.peer)
             self._there.add(body.peer)
-        elif (entry.final or entry.round >= self._number) and body.peer not in self._there:
+        elif (entry.final or entry.round >= self.number) and body.peer not in self._there:
             # The ledger takes rising rounds only: one for this round cannot come any more.
             self._counted.discard(body.peer)
 
-    def cut(self, size: int | None, *, by_deadline: bool = False) -> SyncCut:
-        view = self._prefix.upto(self._prefix.size if size is None else size)
-        previous, present = self._number, self._present(view, self._number)
+    def cut(self, prefix: Prefix, size: int | None, *, by_deadline: bool = False) -> SyncCut:
+        view = prefix.upto(prefix.size if size is None else size)
+        previous, present = self.number, self._present(view, self.number)
         while size is not None and not present and previous > 1:
             previous -= 1
             present = self._present(view, previous)
         if not present:
-            previous = self._number
+            previous = self.number
         missing = tuple(sorted(self._counted - self._there))
         deadline_time_s = None if self.first is None else self.deadline_time_s
-        return SyncCut(self._number + 1, previous, size, deadline_time_s, present, missing, self.needed, by_deadline)
+        return SyncCut(self.number + 1, previous, size, deadline_time_s, present, missing, self.needed, by_deadline)
 
     def _present(self, view: Prefix, number: int) -> tuple[UpdateRef, ...]:
         return tuple(
