@@ -1,0 +1,48 @@
+"""Noted results on disk, so that an experiment that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.experiments.experiment import Case, Noted
+
+
+@dataclass(slots=True)
+class Results:
+    """One JSON file: for every case the digest of its settings and the noted numbers by seed. Written after every run,
+    by rename. ``machine``: where the latest was run."""
+
+    path: Path
+    machine: str = ""
+    cases: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        """What is there; nothing where there is no file."""
+        if not path.exists():
+            return cls(path)
+        held = json.loads(path.read_text("utf-8"))
+        return cls(path, held["machine"], held["cases"])
+
+    def of(self, case: Case) -> dict[int, Noted]:
+        """Numbers by seed; none where they were made with other settings."""
+        held = self.cases.get(case.name)
+        if held is None or held["digest"] != case.digest:
+            return {}
+        seeds = held["seeds"]
+        assert isinstance(seeds, dict)
+        return {int(seed): noted for seed, noted in seeds.items()}
+
+    def add(self, case: Case, seed: int, noted: Noted) -> None:
+        """Keep one run's numbers, on disk once this returns."""
+        by_seed = self.of(case) | {seed: {name: round(value, 4) for name, value in noted.items()}}
+        self.cases[case.name] = {
+            "digest": case.digest,
+            "seeds": {str(number): by_seed[number] for number in sorted(by_seed)},
+        }
+        scratch = self.path.with_suffix(".new")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(json.dumps({"machine": self.machine, "cases": self.cases}, indent=1) + "\n", "utf-8")
+        scratch.replace(self.path)
