@@ -221,7 +221,7 @@ def _simulate(command: Command) -> None:
     sub.add_argument(
         "--batch", choices=("auto", "always", "never"), default="auto", help="train many peers at once (default: auto)"
     )
-    sub.add_argument("--threads", type=int, default=1, help="torch threads; 0 leaves torch's choice (default: 1)")
+    sub.add_argument("--threads", type=int, default=0, help="threads at work; 0: as many as cores (default: 0)")
     sub.add_argument("--out", default=None, metavar="DIR", help="folder of results; gone on with if it has some")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -114,9 +115,13 @@ def alike(held: list[Indices], strata: Indices, seed: int) -> list[Indices]:
     return found
 
 
-def poisoned(splits: Splits, classes: int) -> Splits:
-    """The label-flip attack: every label c reads classes - 1 - c."""
-    return Splits(*(_flipped(part, classes) for part in (splits.train, splits.validation, splits.test)))
+def poisoned(dealt: Dealt, who: Collection[int], classes: int) -> Dealt:
+    """The label-flip attack: every label c of these peers' rows reads classes - 1 - c."""
+    splits = (
+        Splits(*(_flipped(part, classes) for part in (one.train, one.validation, one.test))) if number in who else one
+        for number, one in enumerate(dealt.splits, 1)
+    )
+    return replace(dealt, splits=tuple(splits))
 
 
 def _flipped(data: Dataset, classes: int) -> Dataset:

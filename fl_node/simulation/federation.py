@@ -14,13 +14,15 @@ from fl_node.learning.models import genesis
 from fl_node.ledger.memory import MemoryChain, memory_account
 from fl_node.ledger.protocol import Ledger
 from fl_node.merging import weights
+from fl_node.merging.personal import published, shared_schema
 from fl_node.merging.weights import Schema, Tensors
+from fl_node.own_layers import OwnLayers
 from fl_node.prefix import Prefix
 from fl_node.progress import Event, Stopwatch
 from fl_node.records import Flag, Member
 from fl_node.retention import collect
 from fl_node.simulation.attacks import Malice
-from fl_node.simulation.deal import Dealt, poisoned
+from fl_node.simulation.deal import Dealt
 from fl_node.simulation.faults import Cast
 from fl_node.simulation.memory import Clock, MemoryJournal, Nobody, PeerStore, SharedIndex, SimulatedPeer
 from fl_node.simulation.trainers import SimulatedTrainer
@@ -80,12 +82,8 @@ class World:
     def join(self, number: int) -> None:
         """Have an admitted peer play."""
         spec = self.federation.spec
-        splits = self.dealt.splits[number - 1]
-        malice = None
-        if number in self.cast.malicious:
-            malice = self._malice(number)
-            splits = poisoned(splits, spec.task.classes) if malice.attack.flips_labels else splits
-        trainer = SimulatedTrainer(spec, splits, number, malice)
+        malice = self._malice(number) if number in self.cast.malicious else None
+        trainer = SimulatedTrainer(spec, self.dealt.splits[number - 1], number, malice)
         self.trainers[number] = trainer
         self.peers[number] = SimulatedPeer(
             spec=spec,
@@ -97,11 +95,12 @@ class World:
             fetcher=Nobody(),
             trainer=trainer,
             schema=self.schema,
-            genesis=lambda: self.genesis,
+            genesis=lambda: published(spec, self.genesis),
             journal=MemoryJournal(),
             watch=Stopwatch(),
             emit=lambda event: self._hear(number, event),
             stop=threading.Event(),
+            own_layers=OwnLayers(spec, lambda: self.genesis),
             clock=self.clock,
         )
 
@@ -172,7 +171,7 @@ def in_memory(federation: Federation, dealt: Dealt, cast: Cast) -> World:
         index=index,
         store=store,
         genesis=start,
-        schema=weights.schema_of(start),
+        schema=shared_schema(spec, weights.schema_of(start)),
         prefix=Prefix(index.entries()),
     )
     for number in founders:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from fl_node.content.cid import Cid
 from fl_node.content.memory import MemoryStore
 from fl_node.content.protocol import Collected, Held, Pin, Region
 from fl_node.content.unixfs import Buffer, Dag
 from fl_node.errors import ContentUnavailable
-from fl_node.journal import Draft, Journal
+from fl_node.journal import Draft
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.protocol import LedgerReader
 from fl_node.peer import Peer
@@ -110,16 +109,15 @@ class Nobody:
     """Stands in for the fetcher: what the shared store does not have, nobody has."""
 
     def fetch_into(
-        self, store: object, cid: Cid, most: int, endpoints: object, *, label: str, round: int | None = None
+        self, store: object, cid: Cid, max_bytes: int, endpoints: object, /, *, label: str, round: int | None = None
     ) -> memoryview:
         raise ContentUnavailable(f"got no {cid} in the simulation's store, expected it there: its publisher lost it")
 
 
-class MemoryJournal(Journal):
+class MemoryJournal:
     """The draft under way and the last recorded one, in memory: a simulated peer does not crash."""
 
     def __init__(self) -> None:
-        super().__init__(Path())
         self._draft: Draft | None = None
         self._recorded: Draft | None = None
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TextIO
 
-from fl_node.simulation.deal import Source, deal
+from fl_node.simulation.deal import Source, deal, poisoned
 from fl_node.simulation.faults import cast
 from fl_node.simulation.output import Folder, write_rows
 from fl_node.simulation.rows import Result, Row, Run
@@ -65,19 +67,24 @@ def run_one(
     """One federation from start to end; its rows go to ``sink`` as they come."""
     import torch
 
+    from fl_node.learning.batch import batchable
     from fl_node.simulation.batches import Batcher
     from fl_node.simulation.federation import in_memory
     from fl_node.simulation.ticks import Ticks
 
     began = time.perf_counter()
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
     federation = settings.federation(peers, seed)
     spec = federation.spec
+    threads = settings.threads or len(os.sched_getaffinity(0))
+    # Small operations of torch are slower with threads, which then wait for each other; the batches have their own.
+    torch.set_num_threads(1 if batchable(spec) else threads)
     parts = cast(settings.faults, peers, spec.rounds.planned, seed)
     dealt = deal(source, spec.task, peers, settings.partition, seed, test_rows=settings.test_rows, shift=settings.shift)
-    world = in_memory(federation, dealt, parts)
-    ticks = Ticks(world, Batcher(settings.batch), settings.evaluate == "every")
+    if parts.attack.flips_labels:
+        dealt = poisoned(dealt, parts.malicious, spec.task.classes)
+    batcher = Batcher(spec, dealt.splits, settings.batch, threads)
+    world = in_memory(federation, replace(dealt, splits=batcher.splits), parts)
+    ticks = Ticks(world, batcher, settings.evaluate == "every")
     rows: list[Row] = []
     for some in ticks.run():
         rows += some

@@ -38,7 +38,8 @@ class Settings:
         evaluate: common-test accuracy of every round's models, or of the final ones only.
         baselines: also train on all rows in one place, and each peer alone, for as many epochs.
         out: the folder of results; one that holds unfinished results of the same settings is gone on with.
-        threads: torch threads; 0 leaves torch's choice.
+        threads: at most so many at work; 0: as many as there are cores. Another number may change results in the last
+            bits.
 
     Raises:
         UsageError: a value out of range, an unknown preset, data set, partition, shift or attack.
@@ -67,7 +68,7 @@ class Settings:
     ledger: Literal["memory", "anvil"] = "memory"
     batch: Literal["auto", "always", "never"] = "auto"
     out: Path | None = None
-    threads: int = 1
+    threads: int = 0
 
     def __post_init__(self) -> None:
         if self.spec is not None and self.preset:
@@ -152,7 +153,7 @@ class Settings:
         }
         if recipe.metric == "dice":
             tables["task"]["kind"] = "segmentation"
-            tables["model"]["name"] = "unet"
+            tables["model"] = {"name": recipe.model, "hidden": recipe.hidden}
         return tables
 
     def _asked(self) -> Tables:

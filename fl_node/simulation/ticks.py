@@ -15,16 +15,18 @@ import numpy as np
 from fl_node.errors import FlNodeError
 from fl_node.journal import Draft
 from fl_node.learning.metrics import Evaluation
+from fl_node.merging.attested import attested_prefix, attests_first
 from fl_node.merging.sync import sync_prefix
 from fl_node.merging.weights import Tensors
 from fl_node.node import next_goal
 from fl_node.peer import Moved
 from fl_node.progress import Event
-from fl_node.round import Goal, evaluate, merge, record, train
+from fl_node.round import Goal, attest_first, attest_merged, evaluate, merge, record, train
 from fl_node.simulation.batches import Batcher
 from fl_node.simulation.federation import World
 from fl_node.simulation.memory import SimulatedPeer
 from fl_node.simulation.rows import Row
+from fl_node.training_step import trains_in
 
 #: Seconds of the simulation's clock that a round of a peer takes.
 TICK_S = 1.0
@@ -175,10 +177,15 @@ class Ticks:
     # ---- a tick ----------------------------------------------------------------------------------------------------
 
     def _play(self, parts: Sequence[Part]) -> list[Row]:
+        spec = self.world.federation.spec
+        if attests_first(spec):
+            parts = self._each(parts, self._attest_first)
+            self.world.follow()
+            parts = [part for part in parts if self._attested(part)]
         parts = self._each(parts, self._merge)
-        began = time.perf_counter()
-        self.batcher.train_ahead(parts)
-        share = (time.perf_counter() - began) / max(1, len(parts))
+        if spec.attestation.mode != "none":
+            parts = self._each(parts, self._attest_merged)
+        share = self._train_ahead(parts) / max(1, len(parts))
         parts = self._each(parts, self._train)
         parts = self._each(parts, self._evaluate)
         # Who is first on the ledger is chance, the same for the same seed.
@@ -206,6 +213,31 @@ class Ticks:
             done.append(part)
         return done
 
+    def _attest_first(self, part: Part) -> None:
+        attest_first(part.peer, part.goal)
+
+    def _attest_merged(self, part: Part) -> None:
+        assert part.draft is not None
+        attest_merged(part.peer, part.draft)
+
+    def _attested(self, part: Part) -> bool:
+        """Whether all attestations that the round waits for are there."""
+        spec, peer = part.peer.spec, part.peer
+        if spec.rounds.mode != "sync":
+            return True
+        return attested_prefix(spec, peer.prefix, part.goal.round, peer.chain_time_s()).size is not None
+
+    def _train_ahead(self, parts: Sequence[Part]) -> float:
+        """Train all of them at once, where that is done; wall seconds."""
+        began = time.perf_counter()
+        jobs = {}
+        for part in parts:
+            assert part.base is not None
+            if not part.goal.final and trains_in(part.peer.spec, part.goal.round):
+                jobs[part.number] = (part.peer.whole(part.base, part.goal.sequence - 1), part.goal.sequence)
+        self.batcher.train_ahead(jobs, self.world.trainers)
+        return time.perf_counter() - began
+
     def _merge(self, part: Part) -> None:
         before = self.world.fetched_bytes(part.number)
         part.draft, part.base = merge(part.peer, part.goal, None)
@@ -222,7 +254,8 @@ class Ticks:
         part.draft = evaluate(part.peer, part.draft)
         if self.every or part.goal.final:
             trainer = self.world.trainers[part.number]
-            part.common = trainer.evaluate_on(part.base, self.world.dealt.common, full=part.goal.final)
+            model = part.peer.whole(part.base, part.goal.sequence - 1)
+            part.common = trainer.evaluate_on(model, self.world.dealt.common)
 
     def _record(self, part: Part) -> None:
         assert part.draft is not None

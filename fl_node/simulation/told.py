@@ -9,8 +9,7 @@ from fl_node.simulation.settings import Settings
 
 
 def as_json(settings: Settings, result: Result) -> dict[str, Any]:
-    """As documented in docs/simulation.md. What holds for the first number of peers is at the top, for all of them under
-    ``by_peers``."""
+    """As documented in docs/simulation.md: of the first number of peers at the top, of each under ``by_peers``."""
     counts = [peers for peers in settings.peers if result.of(peers)]
     first = counts[0] if counts else None
     return {
