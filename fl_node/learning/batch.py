@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from fl_node.errors import TrainingFailed, UsageError
 from fl_node.learning.batch_optimizers import StackedOptimizer, stacked_optimizer
 from fl_node.learning.batch_rows import StackedRows
+from fl_node.learning.batch_scores import Question, answers, questions
 from fl_node.learning.batch_steps import Member, SideBySide
 from fl_node.learning.dataset import Dataset
 from fl_node.learning.metrics import Evaluation
@@ -227,11 +228,25 @@ class BatchTrainer:
     def _scores(
         self, rows: Mapping[int, Dataset], models: Mapping[int, Mapping[str, NDArray[Any]]], full: bool
     ) -> dict[int, Evaluation]:
+        empty = [number for number, data in rows.items() if not len(data)]
+        if self._batched and not empty:
+            for number in rows:
+                self._refuse_malformed(models[number])
+            parts = self._at_once(lambda asked: self._answers(asked, models, full), questions(rows))
+            answered = {number: score for part in parts for number, score in part.items()}
+            return {number: answered[number] for number in rows}
         found = {}
         for number, data in rows.items():
             set_weights(self._module, models[number])
             found[number] = evaluate(self._module, data, self.spec, full)
         return found
+
+    def _answers(
+        self, asked: Question, models: Mapping[int, Mapping[str, NDArray[Any]]], full: bool
+    ) -> dict[int, Evaluation]:
+        parameters = [self._stacked(name, [models[number][name] for number in asked.models]) for name in self._schema]
+        scores = answers(parameters, asked.rows, self.spec.task.metric, full)
+        return dict(zip(asked.models, scores, strict=True))
 
     def _at_once(self, work: Callable[[_In], _Out], items: Iterable[_In]) -> list[_Out]:
         """The results of all items, in their order, by as many threads as were asked for, each with one of torch's: the
