@@ -31,6 +31,7 @@ from fl_node.journal import Draft
 from fl_node.merging import weights
 from fl_node.merging.aggregation import Merge, same_parents
 from fl_node.merging.attested import attestable, attests_first
+from fl_node.merging.outcomes import Failure
 from fl_node.merging.personal import published
 from fl_node.merging.selection import Selection, select
 from fl_node.merging.trust import check_row, recorded_trust
@@ -108,8 +109,7 @@ def merge(peer: Peer, goal: Goal, draft: Draft | None) -> tuple[Draft, Tensors]:
         now_s = peer.chain_time_s()  # before the look at the chain: entries after it cannot be earlier
         peer.sync()  # 1 read
         seen, seen_root = peer.prefix.size, peer.index.root(peer.prefix.size)
-    chosen = _chosen(peer, goal.round, now_s)  # 2 select
-    supply = gather(peer, chosen.candidates, chosen.excusable)  # 3 fetch, 4 verify
+    chosen, supply = _gathered(peer, goal.round, now_s, seen)  # 2 select, 3 fetch, 4 verify
     row = _row(peer, supply, chosen, goal.sequence)
     with peer.watch.phase("merge"):
         merged = _merged(peer, supply, chosen, row)  # 5 merge
@@ -277,10 +277,29 @@ def _with_content(peer: Peer, draft: Draft) -> Draft:
     return draft
 
 
-def _chosen(peer: Peer, round_number: int, now_s: int) -> Selection:
+def _gathered(peer: Peer, round_number: int, now_s: int, seen: int) -> tuple[Selection, Supply]:
+    """The candidates and their bytes. What cannot be used is objected to, and others may take its place: the choice is
+    made again as everybody will make it who finds the objection in the log."""
+    failed: dict[UpdateRef, Failure] = {}
+    while True:
+        chosen = _chosen(peer, round_number, now_s, seen, failed)
+        supply = gather(peer, chosen.candidates, chosen.excusable)
+        new = {ref: why for ref, why in supply.failures.items() if ref not in chosen.excusable}
+        if not new:
+            return chosen, supply
+        failed |= new
+
+
+def _chosen(
+    peer: Peer,
+    round_number: int,
+    now_s: int,
+    seen: int | None = None,
+    failed: Mapping[UpdateRef, Failure] | None = None,
+) -> Selection:
     with peer.watch.phase("select"):
         try:
-            return select(peer.spec, peer.prefix, peer.number, round_number, now_s=now_s)
+            return select(peer.spec, peer.prefix, peer.number, round_number, seen=seen, now_s=now_s, failed=failed)
         except ValueError as cause:
             raise Moved(f"round {round_number} must wait again: {cause}") from cause
 

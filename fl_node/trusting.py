@@ -26,8 +26,10 @@ def learned_row(
     """
     spec = peer.spec
     entries = {entry.ref.peer: entry for entry in supply.entries}
+    if not entries:
+        return {}
     reference = row = reference_row(spec, recorded_trust(peer.prefix, peer.number), entries)
-    if len(row) < 2:
+    if len(row) == 1:
         return row
     models = {entry.ref.peer: tensors for entry, tensors in zip(supply.entries, supply.tensors, strict=True)}
     samples = {number: entry.update.train_samples for number, entry in entries.items()}

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from fl_node.merging.board import Members, board_of, board_of_present, members_of, perhaps_objected
 from fl_node.merging.draws import in_order, seed_of
-from fl_node.merging.outcomes import OF_REASON, Alike, Considered, Outcome
+from fl_node.merging.outcomes import OF_REASON, Alike, Considered, Failure, Outcome
 from fl_node.merging.scores import attested_ppm, claimed_ppm
 from fl_node.merging.standing import Standing
 from fl_node.merging.sync import SyncCut
 from fl_node.prefix import Prefix, UpdateEntry
-from fl_node.records import Reason
+from fl_node.records import Reason, UpdateRef
 from fl_node.spec import Spec
+
+#: Policies under which somebody else takes the place of an update that could not be had. There, one's own word that it
+#: could not be had binds for ever: otherwise a dead peer's best update would take a place in every round.
+PICK_FEW: Final = frozenset({"top-k", "best", "random-k"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +38,19 @@ class Choice:
     """One peer's choice: the log at the decision, and this peer's own words up to its update.
 
     ``pool`` are the updates that may be candidates, by peer: everybody's latest trained one; in a synchronous round
-    those it looks at. ``words`` is the log up to where attestations count.
+    those it looks at. ``words`` is the log up to where attestations count. ``failed`` are updates that this peer found
+    it cannot use, whose objection comes before its update, though maybe not yet into the log as it sees it.
     """
 
     def __init__(
-        self, spec: Spec, prefix: Prefix, view: Prefix, words: Prefix, own_peer: int, cut: SyncCut | None
+        self,
+        spec: Spec,
+        prefix: Prefix,
+        view: Prefix,
+        words: Prefix,
+        own_peer: int,
+        cut: SyncCut | None,
+        failed: Mapping[UpdateRef, Failure] | None = None,
     ) -> None:
         self.spec, self.prefix, self.view, self.words, self.own_peer, self.cut = (
             spec,
@@ -51,6 +64,8 @@ class Choice:
         self.pool = self._board.latest
         self.own = self.pool.get(own_peer)
         self._objected_at_all = perhaps_objected(prefix)
+        self._failed = failed or {}
+        self._picks_few = spec.merging.selection in PICK_FEW
         mine = prefix.updates(own_peer)
         self.own_sequence = len(mine) + 1
         #: Entry of this peer's previous update: what lies after it belongs to this round.
@@ -101,11 +116,14 @@ class Choice:
 
     def fault(self, entry: UpdateEntry) -> Considered | None:
         """The first check that an update of the pool fails; ``None`` if it passes all."""
-        return self.trouble(entry) or self.few_samples(entry) or self.unattested(entry)
+        return self.trouble(entry, lasting=self._picks_few) or self.few_samples(entry) or self.unattested(entry)
 
     def trouble(self, entry: UpdateEntry, *, lasting: bool = False, others: bool = True) -> Considered | None:
         """Withdrawn, stale or objected to. ``lasting``: own words bind for ever, ``unavailable`` too. Without
         ``others`` it is this peer's own objections only that count."""
+        failure = self._failed.get(entry.ref)
+        if failure is not None:
+            return left(entry, OF_REASON[failure.reason], failure.message, "own objection")
         if entry.ref in self._objected_at_all:
             return (
                 self._withdrawn(entry)

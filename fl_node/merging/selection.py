@@ -99,7 +99,14 @@ class Selection:
 
 
 def select(
-    spec: Spec, prefix: Prefix, own_peer: int, round_number: int, *, seen: int | None = None, now_s: int | None = None
+    spec: Spec,
+    prefix: Prefix,
+    own_peer: int,
+    round_number: int,
+    *,
+    seen: int | None = None,
+    now_s: int | None = None,
+    failed: Mapping[UpdateRef, Failure] | None = None,
 ) -> Selection:
     """Choose candidates as the spec says.
 
@@ -110,6 +117,8 @@ def select(
         round_number: the round being played, from 1.
         seen: log size that the choice is made from; default all of ``prefix``. In a sync round, the derived cut.
         now_s: sync only, see :func:`sync_prefix`.
+        failed: while the update is being made: candidates of an earlier look that turned out to be of no use, and that
+            this peer objected to. It is as if those objections were in ``prefix``, where an audit finds them.
 
     Raises:
         LookupError: no such peer.
@@ -129,7 +138,7 @@ def select(
                 waiting = list(attested.waits_for)
                 raise ValueError(f"round {round_number} must wait for peers {waiting} to attest, or the deadline")
             words = prefix.upto(attested.size)
-    choice = Choice(spec, prefix, view, words, own_peer, cut)
+    choice = Choice(spec, prefix, view, words, own_peer, cut, failed)
     verdict = POLICIES[spec.merging.selection](choice)
     candidates = tuple(sorted(verdict.chosen, key=lambda entry: entry.ref))
     return Selection(

@@ -9,11 +9,13 @@ from typing import Any
 
 from fl_node.content.cid import Cid
 from fl_node.merging import weights
-from fl_node.merging.aggregation import aggregate, shares_of
+from fl_node.merging.aggregation import aggregate
+from fl_node.merging.personal import published
 from fl_node.merging.selection import select
+from fl_node.merging.trust import check_row, recorded_trust
 from fl_node.merging.weights import Tensors
 from fl_node.prefix import Prefix, UpdateEntry
-from fl_node.records import Entry, Flag, UpdatePublished
+from fl_node.records import Entry, Flag, Rule, UpdatePublished, UpdateRef, UpdatesAttested
 from fl_node.spec import Spec
 
 Read = Callable[[Cid], bytes]
@@ -41,7 +43,8 @@ class Replay:
     """Checks updates of one log. ``read`` gives bytes by CID, from wherever."""
 
     def __init__(self, spec: Spec, entries: Sequence[Entry], genesis: Tensors, read: Read) -> None:
-        self.spec, self.entries, self.genesis, self.read = spec, entries, genesis, read
+        self.spec, self.entries, self.read = spec, entries, read
+        self.genesis = published(spec, genesis)
         self.full = Prefix(entries)
         self.leaves = [leaf_of(entry) for entry in entries]
 
@@ -71,15 +74,47 @@ class Replay:
             f"{update.ref}: merged {sorted(map(str, recorded))}, the rules give {sorted(map(str, allowed))}"
         )
         candidates = [entry for entry in chosen.candidates if entry.ref in recorded]
-        parents, rule = shares_of(self.spec, candidates)
-        assert parents == update.parents and rule == facts.rule, f"{update.ref}: shares"
         models = [self.tensors(entry) for entry in candidates]
-        base = aggregate(self.spec, candidates, models, lambda: self.genesis).tensors
-        assert weights.digest(base) == facts.base, f"{update.ref}: base"
+        row = {parent.peer: parent.share_ppm for parent in update.parents}
+        merged = aggregate(
+            self.spec,
+            candidates,
+            models,
+            lambda: self.genesis,
+            standing=chosen.standing,
+            centre=lambda: self.centre(before, update.ref.peer),
+            row=row,
+        )
+        assert merged.parents == update.parents and merged.rule == facts.rule, f"{update.ref}: shares"
+        assert weights.digest(merged.tensors) == facts.base, f"{update.ref}: base"
+        if facts.rule == Rule.TRUST:
+            faults = check_row(self.spec, recorded_trust(before, update.ref.peer), update.parents)
+            assert not faults, f"{update.ref}: {faults}"
         own = self.tensors(update)
-        if update.final:
-            assert weights.digest(own) == facts.base, f"{update.ref}: a closing update is its base"
-        self.check_report(update, chosen.outcomes_after({}))
+        if update.final or (update.round - 1) % self.spec.training.every:
+            assert weights.digest(own) == facts.base, f"{update.ref}: an untrained update is its base"
+        self.check_report(update, chosen.outcomes_after({}, merged.rejected))
+
+    def centre(self, before: Prefix, peer: int) -> Tensors:
+        """What a peer clips around: its latest trained update, unless it withdrew that."""
+        latest = before.trained(peer)
+        if latest is None or any(word.peer == peer for word in before.objections(latest.ref)):
+            return self.genesis
+        return self.tensors(latest)
+
+    def check_attestations(self) -> dict[tuple[int, UpdateRef], tuple[int, int]]:
+        """All attestations, each told coarsely and once; by who said it and of what."""
+        step = self.spec.attestation.coarsen_ppm
+        found: dict[tuple[int, UpdateRef], tuple[int, int]] = {}
+        for entry in self.entries:
+            if isinstance(entry.body, UpdatesAttested):
+                assert entry.body.evidence == bytes(32) and len(entry.body.items) <= 64
+                for item in entry.body.items:
+                    key = entry.body.peer, UpdateRef(item.peer, item.sequence)
+                    assert key not in found and item.peer != entry.body.peer
+                    assert item.score_ppm % step == item.base_score_ppm % step == 0
+                    found[key] = item.score_ppm, item.base_score_ppm
+        return found
 
     def tensors(self, entry: UpdateEntry) -> Tensors:
         found = weights.decode(self.read(cid_of(entry)), weights.schema_of(self.genesis)).tensors

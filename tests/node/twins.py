@@ -74,9 +74,12 @@ class CountingTrainer(Trainer):
         super().__init__(*given)
         self.trained: list[int] = []
 
+        self.spoil: Callable[[Any], Any] | None = None
+
     def train(self, start: Any, sequence: int) -> Any:
         self.trained.append(sequence)
-        return super().train(start, sequence)
+        found, told = super().train(start, sequence)
+        return (self.spoil(found) if self.spoil else found), told
 
 
 @dataclass
@@ -178,6 +181,11 @@ class Twins:
             if store.has(cid):
                 return bytes(store.get(cid, 1 << 30))
         raise AssertionError(f"nobody has {cid}")
+
+
+def flipped(tensors: Any) -> Any:
+    """What a hostile member publishes: the other way, and far."""
+    return {name: array * -10 for name, array in tensors.items()}
 
 
 def small_spec(**tables: Any) -> Spec:
