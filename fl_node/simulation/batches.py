@@ -7,6 +7,8 @@ from typing import Literal
 
 from fl_node.errors import UsageError
 from fl_node.learning.batch import BatchTrainer, batchable
+from fl_node.learning.dataset import Dataset
+from fl_node.learning.metrics import Evaluation
 from fl_node.learning.splits import Splits
 from fl_node.merging.weights import Tensors
 from fl_node.simulation.trainers import Ahead, SimulatedTrainer
@@ -51,3 +53,11 @@ class Batcher:
             return
         for number, outcome in self._together.train(wanted).items():
             trainers[number].keep(Ahead(wanted[number][1], outcome))
+
+    def scores(
+        self, models: Mapping[int, Tensors], rows: Dataset, trainers: Mapping[int, SimulatedTrainer]
+    ) -> dict[int, Evaluation]:
+        """Score many peers' models, by peer number, on the same rows."""
+        if self._together is not None:
+            return self._together.evaluate_on(models, rows)
+        return {number: trainers[number].evaluate_on(model, rows) for number, model in models.items()}

@@ -14,6 +14,7 @@ from fl_node.errors import DataError
 from fl_node.learning.data import load_packed
 from fl_node.learning.dataset import Dataset, Packed, checked
 from fl_node.learning.partition import partition
+from fl_node.learning.shifts import Shift, shifted_splits
 from fl_node.learning.splits import Splits, split
 from fl_node.tables import TaskSpec
 
@@ -36,11 +37,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Dealt:
-    """What N peers train and score on. ``own_tests``: rows of each peer's own distribution that it does not train on;
-    ``common``: a test set of everybody's distribution, which nobody trains on."""
+    """What N peers train and score on. The test rows of each are of its own distribution; ``common`` is a test set of
+    everybody's distribution, which nobody trains on."""
 
     splits: tuple[Splits, ...]
-    own_tests: tuple[Dataset, ...]
     common: Dataset
 
 
@@ -52,7 +52,7 @@ def deal(
     seed: int,
     *,
     test_rows: Literal["own", "common"],
-    shift: str = "none",
+    shift: Shift | None = None,
 ) -> Dealt:
     """Deal the rows out to peers 1 to N.
 
@@ -60,6 +60,7 @@ def deal(
         how: a partition; see :mod:`fl_node.learning.partition`.
         test_rows: with ``common`` each peer tests on common test rows, of each class as large a part as it has of that
             class's training rows, and none of its own are set aside for it.
+        shift: what is done to the rows of some peers afterwards, to their test rows too; never to the common ones.
 
     Raises:
         DataError: a peer would have no row to train, validate or test on.
@@ -70,12 +71,13 @@ def deal(
     rows = [unpacked(source.train.rows(part), task) for part in parts]
     common = unpacked(source.test, task)
     if test_rows == "own":
-        splits = tuple(split(own, task) for own in rows)
-        return Dealt(splits, tuple(one.test for one in splits), common)
-    shares = alike([train_strata[part] for part in parts], test_strata, seed)
-    tests = [common.rows(share) for share in shares]
-    splits = tuple(_without_test(own, task, test) for own, test in zip(rows, tests, strict=True))
-    return Dealt(splits, tuple(tests), common)
+        splits = [split(own, task) for own in rows]
+    else:
+        shares = alike([train_strata[part] for part in parts], test_strata, seed)
+        splits = [_without_test(own, task, common.rows(share)) for own, share in zip(rows, shares, strict=True)]
+    if shift is not None:
+        splits = [shifted_splits(one, shift, number, task, seed) for number, one in enumerate(splits, 1)]
+    return Dealt(tuple(splits), common)
 
 
 def unpacked(rows: Packed, task: TaskSpec) -> Dataset:

@@ -9,6 +9,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TextIO
 
+from fl_node.learning.shifts import parse_shift
+from fl_node.simulation.checks import check, check_dealing
 from fl_node.simulation.deal import Source, deal, poisoned
 from fl_node.simulation.faults import cast
 from fl_node.simulation.output import Folder, write_rows
@@ -30,6 +32,7 @@ def simulate(settings: Settings, tell: Tell | None = None) -> Result:
     """
     began = time.perf_counter()
     wanted = [(peers, settings.seed + k) for peers in settings.peers for k in range(settings.seeds)]
+    warnings = check(settings)
     folder = None if settings.out is None else Folder(settings.out, settings)
     runs: list[Run] = []
     source: Source | None = None
@@ -40,8 +43,10 @@ def simulate(settings: Settings, tell: Tell | None = None) -> Result:
             if run is None:
                 if source is None:
                     source = Source.load(settings.federation(peers, seed).spec.task, settings.data_dir)
+                    check_dealing(settings, source, wanted)
                 with nullcontext() if folder is None else folder.writing(peers, seed) as sink:
                     run = run_one(settings, source, peers, seed, sink=sink, tell=tell)
+                    run = replace(run, warnings=warnings[peers])
                 if folder is not None:
                     folder.finish(run)
             runs.append(run)
@@ -79,7 +84,8 @@ def run_one(
     # Small operations of torch are slower with threads, which then wait for each other; the batches have their own.
     torch.set_num_threads(1 if batchable(spec) else threads)
     parts = cast(settings.faults, peers, spec.rounds.planned, seed)
-    dealt = deal(source, spec.task, peers, settings.partition, seed, test_rows=settings.test_rows, shift=settings.shift)
+    shift = parse_shift(settings.shift)
+    dealt = deal(source, spec.task, peers, settings.partition, seed, test_rows=settings.test_rows, shift=shift)
     if parts.attack.flips_labels:
         dealt = poisoned(dealt, parts.malicious, spec.task.classes)
     batcher = Batcher(spec, dealt.splits, settings.batch, threads)

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 from fl_node.demo.settings import RECIPES
 from fl_node.errors import UsageError
 from fl_node.learning.partition import parse_partition
+from fl_node.learning.shifts import parse_shift
 from fl_node.presets import Tables, preset
 from fl_node.simulation.faults import Faults
 from fl_node.spec import Federation, parse_federation, read_federation
@@ -98,6 +99,7 @@ class Settings:
         if self.preset:
             preset(self.preset)
         parse_partition(self.partition)
+        parse_shift(self.shift)
 
     def federation(self, peers: int, seed: int) -> Federation:
         """The spec of one run.

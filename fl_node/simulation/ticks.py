@@ -188,6 +188,7 @@ class Ticks:
         share = self._train_ahead(parts) / max(1, len(parts))
         parts = self._each(parts, self._train)
         parts = self._each(parts, self._evaluate)
+        self._judge([part for part in parts if self.every or part.goal.final])
         # Who is first on the ledger is chance, the same for the same seed.
         order = np.random.Generator(np.random.PCG64([self.world.cast.seed, self.tick])).permutation(len(parts))
         rows = []
@@ -250,12 +251,19 @@ class Ticks:
         part.published_bytes = part.peer.published_bytes - before
 
     def _evaluate(self, part: Part) -> None:
-        assert part.draft is not None and part.base is not None
+        assert part.draft is not None
         part.draft = evaluate(part.peer, part.draft)
-        if self.every or part.goal.final:
-            trainer = self.world.trainers[part.number]
-            model = part.peer.whole(part.base, part.goal.sequence - 1)
-            part.common = trainer.evaluate_on(model, self.world.dealt.common)
+
+    def _judge(self, parts: Sequence[Part]) -> None:
+        """Score merged models on the common test set: no part of a round, and nobody's claim."""
+        models = {}
+        for part in parts:
+            assert part.base is not None
+            models[part.number] = part.peer.whole(part.base, part.goal.sequence - 1)
+        if models:
+            found = self.batcher.scores(models, self.world.dealt.common, self.world.trainers)
+            for part in parts:
+                part.common = found[part.number]
 
     def _record(self, part: Part) -> None:
         assert part.draft is not None
