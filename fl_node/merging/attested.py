@@ -85,8 +85,7 @@ def attestable(
     else:
         if candidates is None:
             raise ValueError("got no candidates, expected those of the selection: this spec attests what was selected")
-        allowed = {entry.ref for entry in candidates}
-        wanted = due(spec, prefix, view, own_peer, round_number, cut, among=allowed)
+        wanted = due(spec, prefix, view, own_peer, round_number, cut, candidates)
     done = {entry.ref for entry in wanted if _spoke(prefix, own_peer, entry.ref, since=-1)}
     room = len(wanted) if cut is not None else _limit(spec) - _attested_since(prefix, own_peer, began)
     rest = [entry for entry in wanted if entry.ref not in done][: max(0, room)]
@@ -100,12 +99,15 @@ def due(
     own_peer: int,
     round_number: int,
     cut: SyncCut | None,
-    among: set[UpdateRef] | None = None,
+    among: Iterable[UpdateEntry] | None = None,
 ) -> list[UpdateEntry]:
     """What a peer is to attest for a round, in the order of its draw, as its view has it: whatever it did since then.
 
     In a synchronous round everything is judged by the log at the cut, the sequence of the draw too: so everybody
     knows what everybody is to attest.
+
+    Args:
+        among: candidates to choose from; default the latest trained updates of others.
     """
     rules = spec.attestation
     members = members_of(view)
@@ -115,16 +117,15 @@ def due(
     choice = Choice(spec, at, view, view, own_peer, cut)
     began = choice.round_began if cut is None else view.size
     own_site = members.sites[own_peer]
-    peers = [peer for peer in choice.others if members.sites[peer] != own_site]
-    if among is not None:
-        peers = [peer for peer in peers if choice.pool[peer].ref in among]
-    elif spec.merging.selection == "graph":
+    entries = choice.pool if among is None else {entry.ref.peer: entry for entry in among}
+    if among is None and spec.merging.selection == "graph":
         near = neighbours_of(spec, view).get(own_peer, frozenset())
-        peers = [peer for peer in peers if peer in near]
+        entries = {peer: entry for peer, entry in entries.items() if peer in near}
+    peers = [peer for peer in entries if members.sites[peer] != own_site]
     seed = seed_of(view, own_peer, choice.own_sequence)
     found: list[UpdateEntry] = []
-    for peer in in_order(seed, peers, {peer: tail_of(choice.pool[peer].ref) for peer in peers}):
-        entry = choice.pool[peer]
+    for peer in in_order(seed, peers, {peer: tail_of(entries[peer].ref) for peer in peers}):
+        entry = entries[peer]
         if choice.trouble(entry, lasting=True, others=False) is None and not _attested_before(
             at, own_peer, entry, began
         ):

@@ -75,6 +75,8 @@ class Log:
         samples: int = 100,
         parents: tuple[Parent, ...] = (),
         seen: int | None = None,
+        score: int = 0,
+        base_score: int = 0,
     ) -> UpdateRef:
         sequence = self.sequences[peer] = self.sequences.get(peer, 0) + 1
         update = Update(
@@ -87,8 +89,8 @@ class Log:
             seen_root=bytes(32),
             sequence=sequence,
             round=round_number,
-            score_ppm=0,
-            base_score_ppm=0,
+            score_ppm=score,
+            base_score_ppm=base_score,
             train_samples=samples,
             test_samples=10,
             rule=1,
@@ -99,8 +101,8 @@ class Log:
     def object(self, peer: int, target: UpdateRef, reason: Reason) -> int:
         return self.add(UpdateObjected(peer, target, reason, bytes(32)))
 
-    def attest(self, peer: int, *targets: UpdateRef) -> int:
-        items = tuple(Attestation(ref.peer, ref.sequence, 900_000, 800_000) for ref in targets)
+    def attest(self, peer: int, *targets: UpdateRef, score: int = 900_000, base_score: int = 800_000) -> int:
+        items = tuple(Attestation(ref.peer, ref.sequence, score, base_score) for ref in targets)
         return self.add(UpdatesAttested(peer, bytes(32), items))
 
     def retire(self, peer: int, from_index: int | None = None) -> int:
