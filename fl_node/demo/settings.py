@@ -32,6 +32,7 @@ class Recipe:
     class_weights: bool = False
     model: str = "logistic"
     hidden: tuple[int, ...] = ()
+    optimizer: str = "sgd"
 
     @property
     def kind(self) -> Literal["classification", "segmentation"]:
@@ -40,7 +41,7 @@ class Recipe:
 
 RECIPES = {
     "digits": Recipe((64,), 10, "accuracy", 0.3, 16, 3),
-    "digits-canvas": Recipe((24, 24), 2, "dice", 0.3, 16, 2, model="unet", hidden=(8, 16)),
+    "digits-canvas": Recipe((24, 24), 2, "dice", 0.01, 16, 2, model="unet", hidden=(8, 16), optimizer="adam"),
     "mnist": Recipe((28, 28), 10, "accuracy", 0.1, 64, 1),
     "fashion-mnist": Recipe((28, 28), 10, "accuracy", 0.1, 64, 1),
     "credit-default": Recipe((33,), 2, "auc", 0.05, 64, 1, class_weights=True),
@@ -130,6 +131,7 @@ class DemoSettings:
         recipe = self.recipe
         kind = {"kind": recipe.kind} if recipe.kind == "segmentation" else {}
         hidden = {"hidden": recipe.hidden} if recipe.hidden and self.model_name == recipe.model else {}
+        optimizer = {"optimizer": recipe.optimizer} if recipe.optimizer != "sgd" else {}
         return {
             "task": {
                 "data": self.dataset,
@@ -141,6 +143,7 @@ class DemoSettings:
             },
             "model": {"name": self.model_name, **hidden, "seed": self.seed},
             "training": {
+                **optimizer,
                 "learning_rate": float(recipe.learning_rate if self.learning_rate is None else self.learning_rate),
                 "batch_size": recipe.batch_size if self.batch_size is None else self.batch_size,
                 "epochs": recipe.epochs if self.epochs is None else self.epochs,

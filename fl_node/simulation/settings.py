@@ -156,6 +156,7 @@ class Settings:
         if recipe.metric == "dice":
             tables["task"]["kind"] = "segmentation"
             tables["model"] = {"name": recipe.model, "hidden": recipe.hidden}
+            tables["training"]["optimizer"] = recipe.optimizer
         return tables
 
     def _asked(self) -> Tables:
