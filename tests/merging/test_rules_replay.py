@@ -7,7 +7,9 @@ format.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,15 @@ from rule_cases import DTYPES, POLICY, arrays, entry, key, plain, random_model, 
 from test_vectors import plain_digest
 
 from fl_node.merging import weights
+from fl_node.merging.distances import inner_products, squared_distances, squared_norms
+from fl_node.merging.stack import Stack
 from fl_node.merging.standing import Standing
 
 RULES = sorted(plain_rules.NUMBERS)
-VECTORS = json.loads((Path(__file__).parent / "vectors" / "rules.json").read_text("utf-8"))["cases"]
+VECTORS, SUMS = (
+    json.loads((Path(__file__).parent / "vectors" / f"{name}.json").read_text("utf-8"))["cases"]
+    for name in ("rules", "sums")
+)
 
 
 def both(policy, candidates, models, centre):
@@ -77,19 +84,65 @@ def test_second_implementation_agrees_to_the_bit(rule, data):
     assert mine == second
 
 
-@pytest.mark.parametrize(
-    ("rule", "clip"), [("krum", "none"), ("geometric-median", "none"), ("centred-clipping", "median")]
-)
-def test_sums_over_leaves_agree_to_the_bit(rule, clip):
-    """Tensors of several leaves, the boundaries inside and at the ends."""
+def written_out(model, shapes):
+    """A model of doubles that any program can write out, by what sums.json says about them."""
+    return {
+        name: ("F64", [count], list(drawn(model, tensor, count))) for tensor, (name, count) in enumerate(shapes.items())
+    }
+
+
+def drawn(model, tensor, count):
+    blocks = (hashlib.sha256(struct.pack(">3I", model, tensor, block)).digest() for block in range(-(-count // 8)))
+    stream = b"".join(blocks)[: 4 * count]
+    return ((number - 2**31) / 2**31 for number in struct.unpack(f"<{count}I", stream))
+
+
+@pytest.mark.parametrize("case", SUMS, ids=lambda case: case["name"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_sums_over_a_model(case, threads, monkeypatch):
+    """Over tensors of several leaves, their boundaries inside and at the ends: package, second implementation, file."""
+    monkeypatch.setattr("fl_node.merging.stack.PIECE", 40_000)
+    told = [written_out(salt, case["shapes"]) for salt in range(4)]
+    stack = Stack([arrays(model) for model in told], [b"a", b"b", b"c", b"d"])
+    centre = arrays(told[3])
+
+    def point(reader):
+        return lambda leaf: centre[leaf.name][leaf.start : leaf.end]
+
+    def plain_sum(i, j, k):
+        return plain_rules.over_model(*(plain_rules.away_from(told[m], told[n]) for m, n in ((i, k), (j, k))))
+
+    distances, products = squared_distances(stack, threads=threads), inner_products(stack, point, threads=threads)
+    pairs = [(i, j) for i in range(3) for j in range(i + 1, 4)]
+    assert [float.hex(distances[i][j]) for i, j in pairs] == case["distances"]
+    assert [float.hex(plain_sum(i, i, j)) for i, j in pairs] == case["distances"]
+    pairs = [(i, j) for i in range(3) for j in range(i, 3)]
+    assert [float.hex(products[i][j]) for i, j in pairs] == case["products"]
+    assert [float.hex(plain_sum(i, j, 3)) for i, j in pairs] == case["products"]
+    assert squared_norms(stack, point, threads=threads) == [products[k][k] for k in range(4)]
+
+
+@pytest.mark.parametrize("rule", ["geometric-median", "centred-clipping"])
+def test_rules_over_several_leaves_agree_to_the_bit(rule):
     draw = np.random.default_rng(3)
-    shapes = {"a": (2, 32_768), "b": (32_769,), "c": (), "d": (7,)}
     models = [
-        {name: (draw.standard_normal(shape) * (k + 1)).astype(np.float32) for name, shape in shapes.items()}
-        for k in range(5)
+        {"a": draw.standard_normal(32_769) * (k + 1), "b": draw.standard_normal(9).astype(np.float32)} for k in range(3)
     ]
-    candidates = [(peer, draw.bytes(32), 1, 0, 0, 0) for peer in range(1, 6)]
-    mine, second = both({"aggregation": rule, "clip": clip, "clip_norm": 300.0}, candidates, models, models[1])
+    candidates = [(peer, draw.bytes(32), 1, 0, 0, 0) for peer in range(1, 4)]
+    mine, second = both({"aggregation": rule, "clip": "median", "clip_norm": 90.0}, candidates, models, models[1])
+    assert mine == second
+
+
+@pytest.mark.parametrize("rule", ["krum", "multi-krum", "geometric-median", "centred-clipping", "uniform"])
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from(["none", "fixed", "median"]))
+def test_doubles_whose_squares_are_infinite_agree_to_the_bit(rule, seed, clip):
+    draw = np.random.default_rng(seed)
+    scales = 2.0 ** draw.choice([0, 500, 520, 900, 990], 7)
+    models = [{"v": draw.standard_normal(5) * scale, "w": np.zeros(2, np.float32)} for scale in scales]
+    candidates = [(peer, draw.bytes(32), 1, 0, 0, 0) for peer in range(1, 8)]
+    policy = {"aggregation": rule, "clip": clip, "byzantine": 2, "clip_norm": float(10.0 ** draw.integers(0, 12))}
+    mine, second = both(policy, candidates, models, models[int(draw.integers(0, 7))])
     assert mine == second
 
 
