@@ -15,13 +15,14 @@ from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from fl_node.content import unixfs
-from fl_node.errors import UsageError
+from fl_node.errors import SpecError, UsageError
 from fl_node.keys import Signer
 from fl_node.ledger.abi import address_bytes, checksum_address
 from fl_node.ledger.codec import encode_site
 from fl_node.ledger.deploy import Artifact, Opening, deploy, fund
 from fl_node.ledger.transport import Rpc
 from fl_node.merging import weights
+from fl_node.merging.fit import check_fit
 from fl_node.records import Flag, Member, Role
 from fl_node.spec import Deployment, Federation, Spec, deployed_bytes, parse_federation
 
@@ -41,13 +42,17 @@ class Genesis:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A federation that is on a chain. ``file`` is None if none was asked for."""
+    """A federation that is on a chain. ``file`` is None if none was asked for.
+
+    ``warnings`` are those of :func:`check_policies`.
+    """
 
     federation: Federation
     genesis: Genesis
     gas_used: int
     tx_hash: bytes
     file: Path | None
+    warnings: tuple[str, ...] = ()
 
 
 def genesis_path(federation_file: Path) -> Path:
@@ -118,6 +123,7 @@ def open_federation(
     force: bool = False,
     artifact: Artifact | None = None,
     fund_wei: int = 0,
+    peers: int = 0,
 ) -> Opened:
     """Deploy the ledger of a spec and write the deployed federation file.
 
@@ -128,8 +134,10 @@ def open_federation(
         force: overwrite ``out``.
         artifact: None is the committed one.
         fund_wei: sent to every member, after the deployment.
+        peers: how many there will be, once those are admitted that are not among ``members``; 0: nobody else.
 
     Raises:
+        SpecError: policies that do not fit the peers (:func:`check_policies`).
         UsageError: ``out`` exists, or more members than the constructor takes.
         LedgerError: whatever :func:`fl_node.ledger.deploy.deploy` raises.
     """
@@ -140,6 +148,8 @@ def open_federation(
             f"got {len(members)} members; expected at most {MAX_GENESIS_MEMBERS} at deployment: "
             "admit the others afterwards with `fl-node admit`"
         )
+    publishing = [number for number, member in enumerate(members, 1) if member.roles & Role.PUBLISH]
+    warnings = check_policies(federation.spec, [*publishing, *range(len(members) + 1, peers + 1)])
     opening = Opening(
         spec_digest=federation.digest,
         genesis_content=genesis.content,
@@ -158,7 +168,26 @@ def open_federation(
         write_whole(out, raw)
     if fund_wei:
         fund(rpc, signer, [member.account for member in members], fund_wei)
-    return Opened(parse_federation(raw, str(out or "federation"), out), genesis, made.gas_used, made.tx_hash, out)
+    return Opened(
+        parse_federation(raw, str(out or "federation"), out), genesis, made.gas_used, made.tx_hash, out, warnings
+    )
+
+
+def check_policies(spec: Spec, peers: Sequence[int]) -> tuple[str, ...]:
+    """Warnings about selection and aggregation, for these peers by number; without peers nothing can be said.
+
+    Raises:
+        SpecError: what cannot work with them.
+    """
+    if not peers:
+        return ()
+    try:
+        return check_fit(spec, peers)
+    except SpecError as error:
+        raise SpecError(
+            f"{error}. This was checked for the {len(peers)} peers named at deployment: if there will be more, say how "
+            "many with --peers N, and admit the others afterwards"
+        ) from error
 
 
 def without_credentials(url: str) -> str:

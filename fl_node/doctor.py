@@ -23,8 +23,9 @@ from fl_node.ledger.abi import address_bytes, checksum_address
 from fl_node.ledger.deploy import check_code
 from fl_node.ledger.rpc import RpcReader
 from fl_node.ledger.transport import Rpc, place_of
+from fl_node.merging.fit import check_fit
 from fl_node.records import Role
-from fl_node.spec import Deployment, Federation
+from fl_node.spec import Deployment, Federation, Spec
 
 _ENOUGH_UPDATES = 100
 _GAS_PER_UPDATE = 150_000
@@ -48,7 +49,7 @@ def examine(config: NodeConfig) -> Iterator[Finding]:
     opened = _checked("federation file", lambda: deployed(config), "ask your coordinator for the deployed file")
     yield opened[0]
     if opened[1] is None:
-        for name in ("chain", "code", "spec", "membership", "balance"):
+        for name in ("chain", "code", "spec", "policies", "membership", "balance"):
             yield Finding(name, "unknown", "needs the federation file")
     else:
         federation, deployment = opened[1]
@@ -63,7 +64,7 @@ def _chain(config: NodeConfig, federation: Federation, deployment: Deployment) -
     finding, latest = _checked("chain", lambda: rpc.call("eth_getBlockByNumber", "latest", False), mend)
     yield finding
     if latest is None:
-        for name in ("code", "spec", "membership", "balance", "clock"):
+        for name in ("code", "spec", "policies", "membership", "balance", "clock"):
             yield Finding(name, "unknown", "needs the chain")
         return
     mend = "the federation file names another contract or chain: get the right file, or the right endpoint"
@@ -71,12 +72,26 @@ def _chain(config: NodeConfig, federation: Federation, deployment: Deployment) -
     finding, reader = _checked("spec", lambda: RpcReader(deployment, federation.digest, rpc), mend)
     yield finding
     if reader is None:
-        for name in ("membership", "balance"):
+        for name in ("policies", "membership", "balance"):
             yield Finding(name, "unknown", "needs the ledger")
     else:
+        yield _policies(federation.spec, reader)
         yield _membership(config, reader)
         yield _balance(config, rpc)
     yield _clock(int(latest["timestamp"], 16))
+
+
+def _policies(spec: Spec, reader: RpcReader) -> Finding:
+    """Whether the spec's selection and aggregation fit the members that there are now."""
+    mend = "ask the coordinator to admit the peers that the spec is made for, or to deploy a spec for those there are"
+    finding, warnings = _checked(
+        "policies",
+        lambda: check_fit(
+            spec, [peer.number for peer in reader.peers() if peer.retired_from is None and peer.roles & Role.PUBLISH]
+        ),
+        mend,
+    )
+    return Finding("policies", "ok", "; ".join(("can work", *warnings))) if warnings else finding
 
 
 def _membership(config: NodeConfig, reader: RpcReader) -> Finding:

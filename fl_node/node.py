@@ -18,6 +18,7 @@ from fl_node.errors import (
     StoreUnreachable,
 )
 from fl_node.merging.fit import check_fit
+from fl_node.merging.outcomes import ranges
 from fl_node.merging.sync import pace
 from fl_node.pacing import common_round
 from fl_node.peer import Moved, Peer, Stopped
@@ -264,11 +265,13 @@ def open_peers(peer: Peer, rounds: int = 0) -> tuple[int, ...]:
 def _recorded_event(peer: Peer, update: Update) -> Event:
     ref = UpdateRef(peer.number, update.sequence)
     draft = peer.journal.last()
-    merged = sum(1 for parent in draft.parents if parent.share_ppm) if draft else 0
+    parents = draft.parents if draft else ()
+    merged = [parent.peer for parent in parents if parent.share_ppm]
     final = bool(update.flags & Flag.FINAL)
     what = "closing model" if final else f"round {update.round}"
+    whom = "the genesis" if not merged else f"peers {ranges(merged)}" if len(merged) > 1 else f"peer {merged[0]}"
     text = (
-        f"{what}: merged {merged}, score {update.base_score_ppm / 10_000:.2f} % merged, "
+        f"{what}: merged {whom}, score {update.base_score_ppm / 10_000:.2f} % merged, "
         f"{update.score_ppm / 10_000:.2f} % published"
     )
     return Event(
@@ -278,7 +281,8 @@ def _recorded_event(peer: Peer, update: Update) -> Event:
             "update": str(ref),
             "round": update.round,
             "final": final,
-            "merged": merged,
+            "merged": len(merged),
+            "parents": [[parent.peer, parent.share_ppm] for parent in parents],
             "score_ppm": update.score_ppm,
             "base_score_ppm": update.base_score_ppm,
             "bytes": peer.fetched_bytes,

@@ -111,6 +111,7 @@ def cli() -> str:
         "## What `fl-node demo --json` writes\n",
         "| key | meaning |",
         "|---|---|",
+        "| `preset` | the preset, or null |",
         "| `updates`, `entries` | updates and entries of any kind on the ledger |",
         "| `root` | RFC 6962 root over all entries |",
         "| `rpc`, `chain_id`, `contract`, `federation_file` | where the federation was |",

@@ -31,6 +31,9 @@ from fl_node.ledger.deploy import compile_artifact
 from fl_node.ledger.transport import Rpc, quantity
 from fl_node.spec import read_federation
 
+#: So many are thought through before a deployment.
+MOST_PEERS = 4096
+
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
@@ -39,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     except FlNodeError as error:
         print(f"deploy_contract: {error}", file=sys.stderr)
         return error.exit_code
+    for warning in opened.warnings:
+        print(f"deploy_contract: warning: {warning}", file=sys.stderr)
     show(opened, options.json)
     return 0
 
@@ -59,6 +64,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--member", action="append", default=[], metavar="ADDRESS[:SITE]", help="admit from the first block; repeat"
     )
+    made.add_argument(
+        "--peers", type=int, default=0, metavar="N", help="how many peers there will be; default: as many as --member"
+    )
     made.add_argument("--fund", default="0", metavar="ETH", help="send this much to every member")
     made.add_argument("--force", action="store_true", help="overwrite the deployed file")
     made.add_argument(
@@ -76,6 +84,10 @@ def run(options: argparse.Namespace) -> Opened:
     refuse_overwrite(out, options.force)
     members = [parse_member(text) for text in options.member]
     fund_wei = wei(options.fund)
+    if options.peers and not len(members) <= options.peers <= MOST_PEERS:
+        raise UsageError(
+            f"--peers {options.peers}: expected from the {len(members)} given with --member to {MOST_PEERS}"
+        )
     rpc = Rpc(options.rpc)
     signer = payer(options, rpc)
     artifact = compile_artifact(chain_tools() / "solc") if options.compile else None
@@ -94,6 +106,7 @@ def run(options: argparse.Namespace) -> Opened:
         force=options.force,
         artifact=artifact,
         fund_wei=fund_wei,
+        peers=options.peers,
     )
 
 

@@ -13,6 +13,7 @@ from types import FrameType
 from fl_node.demo.crew import Crew
 from fl_node.demo.settings import DemoSettings
 from fl_node.errors import UsageError
+from fl_node.presets import preset
 
 
 def demo(arguments: argparse.Namespace) -> int:
@@ -48,13 +49,21 @@ def demo(arguments: argparse.Namespace) -> int:
             from fl_node.demo.play import play
             from fl_node.demo.table import as_json, show_result
             from fl_node.learning.partition import parse_partition
+            from fl_node.merging.fit import check_fit
             from fl_node.spec import parse_federation
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
         # Before a chain is started for nothing.
         parse_partition(settings.partition)
-        parse_federation(settings.spec_text().encode(), "the demo's spec")
-        result = play(settings, Console(stderr=True), crew, began)
+        spec = parse_federation(settings.spec_text().encode(), "the demo's spec").spec
+        warnings = check_fit(spec, range(1, settings.peers + 1))
+        console = Console(stderr=True)
+        if settings.preset:
+            chosen = preset(settings.preset)
+            console.print(f"preset      {chosen.name}: {chosen.what}", highlight=False)
+        for warning in warnings:
+            console.print(f"warning     {warning}", highlight=False, markup=False)
+        result = play(settings, console, crew, began)
     if arguments.json == "-":
         print(json.dumps(as_json(result), indent=1))
     else:

@@ -101,6 +101,7 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
                 "fetched": sum(end.fetched_bytes for end in done),
             },
             seconds={name: round(value, 3) for name, value in seconds.items()},
+            preset=settings.preset,
             measure="accuracy" if settings.recipe.kind == "classification" else "Dice",
             failures=tuple(
                 f"{child.name}: {child.result.message}" for child in peers if isinstance(child.result, Failed)

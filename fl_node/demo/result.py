@@ -44,3 +44,4 @@ class DemoResult:
     seconds: dict[str, float]
     failures: tuple[str, ...] = ()
     measure: str = "accuracy"
+    preset: str | None = None

@@ -15,6 +15,12 @@ from rich.table import Table
 from fl_node.demo.result import DemoResult
 from fl_node.progress import Event
 
+#: Of so many models a cell still names each; shares that differ by less are told as equal.
+_NAMED = 6
+_ALIKE_PPM = 5_000
+#: What a demo that is not on a terminal tells line by line, besides the rounds.
+_TOLD = ("left-out", "missing", "skipped", "stopped", "waiting-for-chain", "reorganised", "moved")
+
 #: Parts of a demo's wall time; every other phase is the mean over peers.
 WHOLE = ("total", "setup", "federation", "baselines")
 
@@ -31,6 +37,30 @@ def mebibytes(count: float) -> str:
     return f"{count / 1024 / 1024:.1f} MiB"
 
 
+def short(site: str) -> str:
+    """A site's name in a cell that holds several."""
+    return site.removeprefix("site-")
+
+
+def mixture(parents: Sequence[Sequence[int]], sites: Sequence[str]) -> str:
+    """What a base was merged from: whose models, with their shares where these differ.
+
+    >>> mixture([[1, 500_000], [3, 500_000]], ["site-a", "site-b", "site-c"])
+    'a c'
+    >>> mixture([[1, 650_000], [2, 350_000], [3, 0]], ["site-a", "site-b", "site-c"])
+    'a 65 % b 35 %'
+    """
+    merged = [(short(sites[peer - 1]), share) for peer, share in parents if share]
+    if not merged:
+        return "genesis"
+    if len(merged) > _NAMED:
+        return f"{len(merged)} models"
+    shares = [share for _, share in merged]
+    if max(shares) - min(shares) < _ALIKE_PPM:
+        return " ".join(name for name, _ in merged)
+    return " ".join(f"{name} {share / 10_000:.0f} %" for name, share in merged)
+
+
 @dataclass(slots=True)
 class Row:
     """The last that was heard of one peer."""
@@ -40,22 +70,30 @@ class Row:
     round: int = 0
     score_ppm: int | None = None
     base_score_ppm: int | None = None
-    merged: int = 0
+    merged: str = ""
     bytes: int = 0
     heard: float = field(default_factory=time.monotonic)
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: Event, sites: Sequence[str]) -> None:
         self.heard = time.monotonic()
         detail = event.detail
         if event.kind == "recorded":
             self.round = detail["round"]
             self.score_ppm = detail["score_ppm"]
             self.base_score_ppm = detail["base_score_ppm"]
-            self.merged = detail["merged"]
-            self.state = "closed" if detail["final"] else "training"
+            self.merged = mixture(detail["parents"], sites)
+            self.state = "closed" if detail["final"] else "recorded"
         self.bytes = detail.get("bytes", self.bytes)
-        if event.kind in ("training", "waiting", "stopped"):
+        if event.kind == "waiting":
+            self.state = _waiting(detail, sites)
+        elif event.kind in ("training", "attested", "stopped"):
             self.state = event.kind
+
+
+def _waiting(detail: Mapping[str, Any], sites: Sequence[str]) -> str:
+    if detail.get("peer"):  # in a ring
+        return f"waits for {short(sites[detail['peer'] - 1])}"
+    return "waits for attestations" if "peers" in detail else "waits for the others"
 
 
 class Board:
@@ -64,6 +102,7 @@ class Board:
     def __init__(self, console: Console, sites: Sequence[str], planned: int) -> None:
         self._console = console
         self._planned = planned
+        self._sites = sites
         self._live: Live | None = None
         self.rows = [Row(site) for site in sites]
 
@@ -83,7 +122,7 @@ class Board:
     def hear(self, number: int, event: Event) -> None:
         """Take in what one peer said."""
         row = self.rows[number]
-        row.hear(event)
+        row.hear(event, self._sites)
         if self._live is not None:
             self._live.update(self._draw())
         elif event.kind == "recorded":
@@ -93,13 +132,14 @@ class Board:
                 f"score {percent(row.base_score_ppm)} merged, {percent(row.score_ppm)} published",
                 highlight=False,
             )
-        elif event.kind in ("left-out", "missing", "stopped", "waiting-for-chain", "reorganised", "moved"):
+        elif event.kind in _TOLD:
             self._console.print(f"{row.site}: {event.text}", highlight=False, markup=False)
 
     def _draw(self) -> Table:
         table = Table(title="Peers", title_justify="left")
-        for name in ("site", "round", "merged model", "after training", "parents", "fetched", "last seen", "state"):
-            table.add_column(name, justify="left" if name in ("site", "state") else "right")
+        for name in ("site", "round", "merged model", "after training", "merged from", "fetched", "last seen", "state"):
+            text = name in ("site", "merged from", "state")
+            table.add_column(name, justify="left" if text else "right", no_wrap=not text)
         now = time.monotonic()
         for row in self.rows:
             table.add_row(
@@ -107,7 +147,7 @@ class Board:
                 f"{min(row.round, self._planned)}/{self._planned}",
                 percent(row.base_score_ppm),
                 percent(row.score_ppm),
-                str(row.merged),
+                row.merged,
                 mebibytes(row.bytes),
                 f"{now - row.heard:.0f} s ago",
                 row.state,
@@ -117,7 +157,9 @@ class Board:
 
 def show_result(console: Console, result: DemoResult) -> None:
     """The closing table: what federating was worth, what it left on the ledger, what it took."""
-    table = Table(title=f"{result.measure.capitalize()} on a test set that no peer trained on", title_justify="left")
+    # Not as the table's title, which would be broken at the table's width.
+    console.print(f"[italic]{result.measure.capitalize()} on a test set that no peer trained on[/italic]")
+    table = Table()
     table.add_column("peer")
     table.add_column("federated", justify="right")
     if result.alone:
@@ -161,6 +203,7 @@ def _share(value: float | None) -> str:
 def as_json(result: DemoResult) -> dict[str, Any]:
     """The result as documented in docs/cli.md."""
     return {
+        "preset": result.preset,
         "updates": result.updates,
         "entries": result.entries,
         "root": "0x" + result.root,
