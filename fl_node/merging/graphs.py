@@ -158,7 +158,7 @@ def _swap(listed: list[Edge], there: set[Edge], draw: bytes) -> None:
 
 def _small_world(nodes: int, rules: MergingSpec, seed: bytes) -> set[Edge]:
     """Watts and Strogatz (1998): a circulant graph in which each edge's far end moves with probability ``rewire``."""
-    reach = max(0, min(rules.degree, nodes - 1)) // 2
+    reach = max(1, min(rules.degree, nodes - 1) // 2)
     plain = _circulant(nodes, 2 * reach)
     bar = Fraction(repr(rules.rewire)) * 2**64
     for attempt in range(_TRIES):

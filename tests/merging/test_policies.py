@@ -52,7 +52,9 @@ def test_newer_than_merged_takes_what_was_not_merged_before():
     chosen = select(rules("newer-than-merged"), log.prefix, 1, 3)
     assert names(chosen) == ["1#2", "3#2", "4#1"]
     assert outcomes(chosen)[2] == "already-merged" and reasons(chosen)[2].startswith("2#1 was merged before")
-    assert outcomes(select(rules("newer-than-merged"), log.prefix, 2, 2))[1] == "merged", "another's history is not mine"
+    assert outcomes(select(rules("newer-than-merged"), log.prefix, 2, 2))[1] == "merged", (
+        "another's history is not mine"
+    )
 
 
 def test_newer_than_merged_does_not_count_a_share_of_zero():
@@ -316,9 +318,7 @@ def test_many_that_fared_alike_are_told_together():
     assert counted == len(chosen.considered) == 80
     assert len(chosen.candidates) == MOST_PARENTS
     by_hand = {row["outcome"]: row.get("count", 1) for row in table if row["outcome"] != "merged"}
-    assert by_hand == {
-        outcome: sum(item.outcome.value == outcome for item in chosen.considered) for outcome in by_hand
-    }
+    assert by_hand == {outcome: sum(item.outcome.value == outcome for item in chosen.considered) for outcome in by_hand}
 
 
 def test_percentages_tell_a_score_exactly():
