@@ -18,7 +18,7 @@ from fl_node.errors import (
     StoreFull,
     StoreUnreachable,
 )
-from fl_node.merging.attested import MOST_ATTESTED, attests_first
+from fl_node.merging.attested import MOST_ATTESTED
 from fl_node.merging.outcomes import Failure
 from fl_node.merging.weights import Tensors
 from fl_node.peer import Peer
@@ -32,17 +32,19 @@ from fl_node.supply import gather, object_to
 _MOST_BASES: Final = 256
 
 
-def attest(peer: Peer, wanted: Sequence[UpdateEntry]) -> tuple[UpdateRef, ...]:
+def attest(peer: Peer, wanted: Sequence[UpdateEntry], *, merged: bool = False) -> tuple[UpdateRef, ...]:
     """Score these updates of others and their bases, and record it in one entry. What this peer attested before, or
     objects to, is left out, so that doing it again after a crash does nothing twice.
 
-    An update whose bytes cannot be had gets an objection, as in every round. One whose recorded base is not what its
-    parents give is objected to as a digest mismatch: anybody can check that. One whose base cannot be made again,
-    because a parent's bytes are gone, is not attested. Where the policy waits for attestations, that is an objection as
-    well, for this round: who serves its update, but not what is needed to judge it, must not hold up everybody.
+    An update whose bytes cannot be had gets an objection, as in every round. So does one whose recorded base is not
+    what its parents give, as a digest mismatch: anybody can check that. One whose base cannot be made again, because a
+    parent's bytes are gone, is not attested. Where the policy waits for attestations, that is an objection as well,
+    for this round: who serves its update, but not what is needed to judge it, must not hold up everybody.
 
     Args:
-        wanted: what the policy wants attested now (:func:`fl_node.merging.attested.attestable`), or candidates.
+        wanted: what is to be attested now (:func:`fl_node.merging.attested.attestable`).
+        merged: they are in this round's base already. Then nothing is objected to, only told: a reader would not find
+            them among the candidates of the update to come.
 
     Returns:
         Those that this call recorded.
@@ -54,11 +56,11 @@ def attest(peer: Peer, wanted: Sequence[UpdateEntry]) -> tuple[UpdateRef, ...]:
     open_ones = [entry for entry in wanted if _is_open(peer, entry)]
     if not open_ones or not peer.prefix.peer(peer.number).roles & Role.ATTEST:
         return ()
-    supply = gather(peer, open_ones)
+    supply = gather(peer, open_ones, frozenset(entry.ref for entry in open_ones) if merged else frozenset())
     items = []
     step = peer.spec.attestation.coarsen_ppm
     for entry, tensors in zip(supply.entries, supply.tensors, strict=True):
-        base_ppm = _base_score(peer, entry)
+        base_ppm = _base_score(peer, entry, merged)
         if base_ppm is not None:
             scores = coarsened(_validated(peer, tensors), step), coarsened(base_ppm, step)
             items.append(Attestation(entry.ref.peer, entry.ref.sequence, *scores))
@@ -93,7 +95,7 @@ def _is_open(peer: Peer, entry: UpdateEntry) -> bool:
     return all(word.peer != peer.number for word in peer.prefix.objections(entry.ref))
 
 
-def _base_score(peer: Peer, entry: UpdateEntry) -> int | None:
+def _base_score(peer: Peer, entry: UpdateEntry, merged: bool) -> int | None:
     """The validation score of an update's base; ``None`` where the base cannot be made again."""
     key = _key(peer, entry.update.base)
     found = peer.base_scores.get(key)
@@ -106,12 +108,13 @@ def _base_score(peer: Peer, entry: UpdateEntry) -> int | None:
     except (ContentError, MalformedWeights) as error:
         text = f"cannot attest {entry.ref}: its base cannot be made again: {error}"
         peer.emit(Event("not-attested", text, {"update": str(entry.ref)}))
-        if attests_first(peer.spec):
+        if not merged:
             object_to(peer, entry.ref, Failure(Reason.UNAVAILABLE, text))
         return None
     except BaseDiffers as error:
         peer.emit(Event("base-differs", str(error), {"update": str(entry.ref)}))
-        object_to(peer, entry.ref, Failure(Reason.DIGEST_MISMATCH, str(error)))
+        if not merged:
+            object_to(peer, entry.ref, Failure(Reason.DIGEST_MISMATCH, str(error)))
         return None
     return _remember(peer, key, _validated(peer, base))
 

@@ -163,7 +163,7 @@ def attest_merged(peer: Peer, draft: Draft) -> None:
         )
     except ValueError as cause:
         raise Moved(f"round {draft.round} must wait again: {cause}") from cause
-    attest(peer, wanted)
+    attest(peer, wanted, merged=True)
 
 
 def train(peer: Peer, draft: Draft, base: Tensors) -> Draft:

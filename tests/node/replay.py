@@ -9,9 +9,9 @@ from typing import Any
 
 from fl_node.content.cid import Cid
 from fl_node.merging import weights
-from fl_node.merging.aggregation import aggregate
+from fl_node.merging.aggregation import Merge, aggregate
 from fl_node.merging.personal import published
-from fl_node.merging.selection import select
+from fl_node.merging.selection import Selection, select
 from fl_node.merging.trust import check_row, recorded_trust
 from fl_node.merging.weights import Tensors
 from fl_node.prefix import Prefix, UpdateEntry
@@ -74,17 +74,7 @@ class Replay:
             f"{update.ref}: merged {sorted(map(str, recorded))}, the rules give {sorted(map(str, allowed))}"
         )
         candidates = [entry for entry in chosen.candidates if entry.ref in recorded]
-        models = [self.tensors(entry) for entry in candidates]
-        row = {parent.peer: parent.share_ppm for parent in update.parents}
-        merged = aggregate(
-            self.spec,
-            candidates,
-            models,
-            lambda: self.genesis,
-            standing=chosen.standing,
-            centre=lambda: self.centre(before, update.ref.peer),
-            row=row,
-        )
+        merged = self.merged(update, chosen, candidates)
         assert merged.parents == update.parents and merged.rule == facts.rule, f"{update.ref}: shares"
         assert weights.digest(merged.tensors) == facts.base, f"{update.ref}: base"
         if facts.rule == Rule.TRUST:
@@ -94,6 +84,25 @@ class Replay:
         if update.final or (update.round - 1) % self.spec.training.every:
             assert weights.digest(own) == facts.base, f"{update.ref}: an untrained update is its base"
         self.check_report(update, chosen.outcomes_after({}, merged.rejected))
+
+    def base_of(self, update: UpdateEntry) -> Tensors:
+        """The recorded base, from its parents' bytes."""
+        before, facts = self.full.upto(update.index), update.update
+        chosen = select(self.spec, before, update.ref.peer, update.round, seen=facts.seen, now_s=update.time_s)
+        base = self.merged(update, chosen, [before.update(parent.ref) for parent in update.parents]).tensors
+        assert weights.digest(base) == facts.base
+        return base
+
+    def merged(self, update: UpdateEntry, chosen: Selection, candidates: Sequence[UpdateEntry]) -> Merge:
+        return aggregate(
+            self.spec,
+            candidates,
+            [self.tensors(entry) for entry in candidates],
+            lambda: self.genesis,
+            standing=chosen.standing,
+            centre=lambda: self.centre(self.full.upto(update.index), update.ref.peer),
+            row={parent.peer: parent.share_ppm for parent in update.parents},
+        )
 
     def centre(self, before: Prefix, peer: int) -> Tensors:
         """What a peer clips around: its latest trained update, unless it withdrew that."""

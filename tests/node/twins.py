@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from fl_node.own_layers import OwnLayers
 from fl_node.peer import Peer, Stopped
 from fl_node.prefix import Prefix
 from fl_node.progress import Event, Stopwatch
-from fl_node.records import Flag, Member
+from fl_node.records import Flag, Member, Role
 from fl_node.spec import Spec
 
 FIRST_ENDPOINT = "memory://"
@@ -75,11 +75,17 @@ class CountingTrainer(Trainer):
         self.trained: list[int] = []
 
         self.spoil: Callable[[Any], Any] | None = None
+        #: Whether it claims to be perfect on its test split.
+        self.boast = False
 
     def train(self, start: Any, sequence: int) -> Any:
         self.trained.append(sequence)
         found, told = super().train(start, sequence)
         return (self.spoil(found) if self.spoil else found), told
+
+    def evaluate(self, *given: Any, **more: Any) -> Any:
+        found = super().evaluate(*given, **more)
+        return replace(found, score_ppm=1_000_000) if self.boast else found
 
 
 @dataclass
@@ -91,6 +97,7 @@ class Twins:
     size: int = 3
     clock: Callable[[], float] = time.time
     members: int | None = None
+    roles: dict[int, Role] = field(default_factory=dict)
     events: list[tuple[int, Event]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -99,7 +106,7 @@ class Twins:
         content = build(buffers).root
         joined = self.size if self.members is None else self.members
         self.chain = MemoryChain(
-            [Member(memory_account(n), f"site-{n}") for n in range(1, joined + 1)],
+            [Member(memory_account(n), f"site-{n}", self.roles.get(n, Role.ALL)) for n in range(1, joined + 1)],
             spec_digest=b"s" * 32,
             genesis_content=content.digest,
             genesis_weights=weights.digest(self.genesis),
