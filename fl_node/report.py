@@ -37,6 +37,7 @@ def compose_report(peer: Peer, draft: Draft, found: Evaluation) -> bytes:
             "precision": found.precision,
             "recall": found.recall,
             "auc": found.auc,
+            "dice": found.dice,
             "loss": found.loss,
             "samples": found.samples,
             "confusion": [list(row) for row in found.confusion],
