@@ -80,7 +80,7 @@ def peak_megabytes(run: Callable[[], object]) -> float:
 def rules(models: list[dict[str, np.ndarray]]) -> dict[str, Callable[[], object]]:
     count = len(models)
     keys = [bytes([k]) for k in range(count)]
-    stack, centre, shares = Stack(models, keys), models[0], largest_remainder([1] * count, keys)
+    centre, shares = models[0], largest_remainder([1] * count, keys)
 
     def plain() -> None:
         acc, scratch = np.zeros_like(centre["weight"]), np.empty_like(centre["weight"])
@@ -88,24 +88,22 @@ def rules(models: list[dict[str, np.ndarray]]) -> dict[str, Callable[[], object]
             np.multiply(model["weight"], np.float32(1 / count), out=scratch)
             np.add(acc, scratch, out=acc)
 
-    def multi_krum(threads: int) -> None:
-        choice = choose(squared_distances(stack, threads=threads), stack.keys, BYZANTINE, 0)
+    def multi_krum(stack: Stack) -> None:
+        choice = choose(squared_distances(stack), stack.keys, BYZANTINE, 0)
         kept = sorted(choice.chosen)
         parts = dict(zip(kept, largest_remainder([1] * len(kept), [keys[k] for k in kept]), strict=True))
-        mean(stack, [parts.get(k, 0) for k in range(count)], threads=threads)
+        mean(stack, [parts.get(k, 0) for k in range(count)])
 
     made: dict[str, Callable[[], object]] = {FLOOR: plain}
-    for threads, where in ((1, ""), (2, ", 2 threads")):
+    for stack, where in ((Stack(models, keys), ""), (Stack(models, keys, threads=2), ", 2 threads")):
         made |= {
-            f"exact mean{where}": lambda t=threads: mean(stack, shares, threads=t),
-            f"median{where}": lambda t=threads: median(stack, threads=t),
-            f"trimmed mean, f = {BYZANTINE}{where}": lambda t=threads: trimmed_mean(stack, BYZANTINE, threads=t),
-            f"multi-krum, f = {BYZANTINE}{where}": lambda t=threads: multi_krum(t),
-            f"geometric median, 8 steps{where}": lambda t=threads: geometric_median(stack, 8, threads=t),
-            f"centred clipping, 8 steps{where}": lambda t=threads: centred_clipping(stack, centre, 1e3, 8, threads=t),
-            f"median clip, then exact mean{where}": lambda t=threads: mean(
-                clipped(stack, centre, None, threads=t), shares, threads=t
-            ),
+            f"exact mean{where}": lambda s=stack: mean(s, shares),
+            f"median{where}": lambda s=stack: median(s),
+            f"trimmed mean, f = {BYZANTINE}{where}": lambda s=stack: trimmed_mean(s, BYZANTINE),
+            f"multi-krum, f = {BYZANTINE}{where}": lambda s=stack: multi_krum(s),
+            f"geometric median, 8 steps{where}": lambda s=stack: geometric_median(s, 8),
+            f"centred clipping, 8 steps{where}": lambda s=stack: centred_clipping(s, centre, 1e3, 8),
+            f"median clip, then exact mean{where}": lambda s=stack: mean(clipped(s, centre, None), shares),
         }
     return made
 

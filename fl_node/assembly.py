@@ -35,7 +35,7 @@ from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.rpc import RpcLedger
 from fl_node.ledger.sender import Patience
 from fl_node.merging import weights
-from fl_node.merging.merge import self_test
+from fl_node.merging.arithmetic import self_test
 from fl_node.merging.personal import published, shared_schema
 from fl_node.merging.weights import Schema, Tensors
 from fl_node.own_layers import OwnLayers

@@ -17,7 +17,7 @@ from fl_node.merging.krum import choose, enough_for_krum
 from fl_node.merging.merge import mean
 from fl_node.merging.robust import median, trimmed_mean
 from fl_node.merging.shares import Weight, capped, discounted, floored, largest_remainder
-from fl_node.merging.stack import Forget, Stack
+from fl_node.merging.stack import Stack
 from fl_node.merging.standing import Standing
 from fl_node.merging.weights import Array, Tensors
 from fl_node.prefix import UpdateEntry
@@ -144,7 +144,7 @@ def aggregate(
     centre: Callable[[], Tensors] | None = None,
     row: Row | None = None,
     threads: int = 1,
-    forget: Forget | None = None,
+    forget: Callable[[], None] | None = None,
 ) -> Merge:
     """Merge K candidates and their K decoded models by the spec's rule; without candidates the base is the genesis.
 
@@ -169,15 +169,15 @@ def aggregate(
     # Shares first, so that what is missing shows before any byte is read.
     nominal = None if by_bytes else shares_of(spec, candidates, standing=standing, row=row)
     middle = cache(centre or genesis)
-    stack = Stack(models, [order_key(entry) for entry in candidates])
+    stack = Stack(models, [order_key(entry) for entry in candidates], threads=threads, forget=forget)
     if spec.merging.clip != "none":
         limit = spec.merging.clip_norm if spec.merging.clip == "fixed" else None
-        stack = clipped(stack, middle(), limit, threads=threads, forget=forget)
+        stack = clipped(stack, middle(), limit)
     entries = [candidates[k] for k in stack.order]
     if nominal is None:
-        return _by_krum(spec, entries, stack, threads, forget)
+        return _by_krum(spec, entries, stack)
     parents, rule = nominal
-    return Merge(_combined(spec, rule, parents, entries, stack, middle, threads, forget), parents, rule)
+    return Merge(_combined(spec, rule, parents, entries, stack, middle), parents, rule)
 
 
 def _combined(
@@ -187,33 +187,31 @@ def _combined(
     entries: Sequence[UpdateEntry],
     stack: Stack,
     centre: Callable[[], Tensors],
-    threads: int,
-    forget: Forget | None,
 ) -> dict[str, Array]:
     merging = spec.merging
     if rule is Rule.MEDIAN:
-        return median(stack, threads=threads, forget=forget)
+        return median(stack)
     if rule is Rule.TRIMMED_MEAN:
-        return trimmed_mean(stack, merging.byzantine, threads=threads, forget=forget)
+        return trimmed_mean(stack, merging.byzantine)
     if rule is Rule.GEOMETRIC_MEDIAN:
-        return geometric_median(stack, merging.iterations, threads=threads, forget=forget)
+        return geometric_median(stack, merging.iterations)
     if rule is Rule.CENTRED_CLIPPING:
         limit, steps = merging.clip_norm, merging.iterations
-        return centred_clipping(stack, centre(), limit, steps, threads=threads, forget=forget)
+        return centred_clipping(stack, centre(), limit, steps)
     share = {parent.ref: parent.share_ppm for parent in parents}
-    return mean(stack, [share[entry.ref] for entry in entries], threads=threads, forget=forget)
+    return mean(stack, [share[entry.ref] for entry in entries])
 
 
-def _by_krum(spec: Spec, entries: Sequence[UpdateEntry], stack: Stack, threads: int, forget: Forget | None) -> Merge:
+def _by_krum(spec: Spec, entries: Sequence[UpdateEntry], stack: Stack) -> Merge:
     """Krum is Multi-Krum of one. The base is the mean of the recorded shares, so that it follows from them alone."""
     rule = _RULES[spec.merging.aggregation]
-    table = squared_distances(stack, threads=threads, forget=forget)
+    table = squared_distances(stack)
     choice = choose(table, stack.keys, spec.merging.byzantine, 1 if rule is Rule.KRUM else spec.merging.keep)
     kept = [k for k in range(len(stack)) if k in choice.chosen]
     shares = [0] * len(stack)
     for k, share in zip(kept, largest_remainder([1] * len(kept), [stack.keys[k] for k in kept]), strict=True):
         shares[k] = share
-    base = mean(stack, shares, threads=threads, forget=forget)
+    base = mean(stack, shares)
     rejected = {entry.ref: choice.reason(k) for k, entry in enumerate(entries) if k not in choice.chosen}
     return Merge(base, _parents(entries, shares), rule, rejected)
 

@@ -17,13 +17,11 @@ from fl_node.merging.distances import Point, inner_products, squared_norms
 from fl_node.merging.geometric import added, distances_to_combination
 from fl_node.merging.krum import counted
 from fl_node.merging.robust import middle_integers
-from fl_node.merging.stack import Forget, Leaf, Reader, Stack, flat, settle, sweep
+from fl_node.merging.stack import Leaf, Reader, Stack, flat, settle, sweep
 from fl_node.merging.weights import Array, Tensors
 
 
-def clipped(
-    stack: Stack, centre: Tensors, limit: float | None, *, threads: int = 1, forget: Forget | None = None
-) -> Stack:
+def clipped(stack: Stack, centre: Tensors, limit: float | None) -> Stack:
     """The models with their distance from a centre bounded: ``x -> c + (x - c) * min(1, tau / ||x - c||)``.
 
     Computed in float64 and rounded once to each tensor's dtype. A model that is near enough stays as it is.
@@ -35,7 +33,7 @@ def clipped(
         MalformedWeights: the centre's names, dtypes or shapes are not those of the models.
     """
     stack.check(centre)
-    squares = squared_norms(stack, _point(stack, centre), threads=threads, forget=forget)
+    squares = squared_norms(stack, _point(stack, centre))
     distances = [math.sqrt(counted(square)) for square in squares]
     scales = scales_of(distances, median_of(distances) if limit is None else limit)
     return stack.bounded(centre, scales)
@@ -58,9 +56,6 @@ def centred_clipping(
     centre: Tensors,
     limit: float,
     iterations: int,
-    *,
-    threads: int = 1,
-    forget: Forget | None = None,
 ) -> dict[str, Array]:
     """Start at the centre and go, step by step, the mean of the clipped ways to the models.
 
@@ -79,7 +74,7 @@ def centred_clipping(
     """
     stack.check(centre)
     origin = _point(stack, centre)
-    ways = pulls(inner_products(stack, origin, threads=threads, forget=forget), limit, iterations)
+    ways = pulls(inner_products(stack, origin), limit, iterations)
     result = stack.blank()
     middle_integers(stack, result)
     factors = [np.float64(way) for way in ways]
@@ -100,7 +95,7 @@ def centred_clipping(
 
         return work
 
-    sweep(stack, make, threads=threads, forget=forget)
+    sweep(stack, make)
     return result
 
 

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from fl_node.merging.halving import halve, halving_sum
-from fl_node.merging.stack import LEAF, Doubles, Forget, Leaf, Reader, Stack, sweep
+from fl_node.merging.stack import LEAF, Doubles, Leaf, Reader, Stack, sweep
 from fl_node.merging.weights import Array
 
 #: A point that models are looked at from: called once with each thread's reader, it gives a function of a leaf to the
@@ -26,7 +26,7 @@ _TAIL: Final = 128
 _BATCH: Final = 8
 
 
-def squared_distances(stack: Stack, *, threads: int = 1, forget: Forget | None = None) -> list[list[float]]:
+def squared_distances(stack: Stack) -> list[list[float]]:
     """``D[i][j] = sum over all float elements of (x_i - x_j)^2``, K by K, symmetric, zeros on the diagonal."""
     count = len(stack)
     pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
@@ -43,14 +43,14 @@ def squared_distances(stack: Stack, *, threads: int = 1, forget: Forget | None =
 
         return terms
 
-    found = iter(_totals(stack, len(pairs), make, threads, forget))
+    found = iter(_totals(stack, len(pairs), make))
     table = [[0.0] * count for _ in range(count)]
     for i, j in pairs:
         table[i][j] = table[j][i] = next(found)
     return table
 
 
-def squared_norms(stack: Stack, point: Point, *, threads: int = 1, forget: Forget | None = None) -> list[float]:
+def squared_norms(stack: Stack, point: Point) -> list[float]:
     """``sum of (x_k - p)^2`` for each of the K models."""
 
     def make(reader: Reader) -> Terms:
@@ -65,10 +65,10 @@ def squared_norms(stack: Stack, point: Point, *, threads: int = 1, forget: Forge
 
         return terms
 
-    return _totals(stack, len(stack), make, threads, forget)
+    return _totals(stack, len(stack), make)
 
 
-def inner_products(stack: Stack, point: Point, *, threads: int = 1, forget: Forget | None = None) -> list[list[float]]:
+def inner_products(stack: Stack, point: Point) -> list[list[float]]:
     """The Gram matrix ``G[i][j] = sum of (x_i - p) * (x_j - p)``, K by K, symmetric."""
     count = len(stack)
     pairs = [(i, j) for i in range(count) for j in range(i, count)]
@@ -87,7 +87,7 @@ def inner_products(stack: Stack, point: Point, *, threads: int = 1, forget: Forg
 
         return terms
 
-    found = iter(_totals(stack, len(pairs), make, threads, forget))
+    found = iter(_totals(stack, len(pairs), make))
     table = [[0.0] * count for _ in range(count)]
     for i, j in pairs:
         table[i][j] = table[j][i] = next(found)
@@ -127,9 +127,7 @@ def _batches(rows_KN: Doubles) -> Iterator[Doubles]:
         yield rows_KN[start : start + _BATCH]
 
 
-def _totals(
-    stack: Stack, count: int, make: Callable[[Reader], Terms], threads: int, forget: Forget | None
-) -> list[float]:
+def _totals(stack: Stack, count: int, make: Callable[[Reader], Terms]) -> list[float]:
     """Sums over the model of ``count`` series of terms."""
     if not count:
         return []
@@ -145,6 +143,6 @@ def _totals(
 
         return work
 
-    sweep(stack, begin, threads=threads, forget=forget)
+    sweep(stack, begin)
     with np.errstate(over="ignore", invalid="ignore"):
         return [float(total) for total in halving_sum(by_leaf)]

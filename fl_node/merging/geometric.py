@@ -21,16 +21,14 @@ from fl_node.merging.distances import inner_products
 from fl_node.merging.krum import counted
 from fl_node.merging.network import selecting
 from fl_node.merging.robust import mean_of_middle, middle_integers, most_trimmed
-from fl_node.merging.stack import Forget, Leaf, Reader, Stack, settle, sweep
+from fl_node.merging.stack import Leaf, Reader, Stack, settle, sweep
 from fl_node.merging.weights import Array
 
 #: No distance counts as less: 2^-20, so that its inverse is a whole number.
 NU: Final = 2.0**-20
 
 
-def geometric_median(
-    stack: Stack, iterations: int, *, threads: int = 1, forget: Forget | None = None
-) -> dict[str, Array]:
+def geometric_median(stack: Stack, iterations: int) -> dict[str, Array]:
     """The geometric median of K models after ``iterations`` steps; integers and booleans take their lower median.
 
     Equal float32 models give back the same bits.
@@ -49,7 +47,7 @@ def geometric_median(
 
         return place
 
-    weights = weiszfeld(inner_products(stack, start, threads=threads, forget=forget), iterations)
+    weights = weiszfeld(inner_products(stack, start), iterations)
     result = stack.blank()
     middle_integers(stack, result)
     factors = [np.float64(weight) for weight in weights]
@@ -69,7 +67,7 @@ def geometric_median(
 
         return work
 
-    sweep(stack, make, threads=threads, forget=forget)
+    sweep(stack, make)
     return result
 
 

@@ -13,8 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from fl_node.merging.arithmetic import self_test as self_test
-from fl_node.merging.stack import Forget, Leaf, Reader, Stack, settle, sweep
+from fl_node.merging.stack import Leaf, Reader, Stack, settle, sweep
 from fl_node.merging.weights import Array, Tensors
 from fl_node.records import PPM
 
@@ -29,7 +28,7 @@ def merge(
     *,
     threads: int = 1,
     block: int = BLOCK,
-    forget: Forget | None = None,
+    forget: Callable[[], None] | None = None,
 ) -> dict[str, Array]:
     """The mean of K models weighted by integer shares; new arrays of the models' dtypes and shapes.
 
@@ -52,13 +51,11 @@ def merge(
     """
     if len(models) != len(shares_ppm):
         raise ValueError(f"got {len(models)} models, {len(shares_ppm)} shares, {len(order_keys)} order keys")
-    stack = Stack(models, order_keys)
-    return mean(stack, [shares_ppm[k] for k in stack.order], threads=threads, block=block, forget=forget)
+    stack = Stack(models, order_keys, threads=threads, forget=forget)
+    return mean(stack, [shares_ppm[k] for k in stack.order], block=block)
 
 
-def mean(
-    stack: Stack, shares_ppm: Sequence[int], *, threads: int = 1, block: int = BLOCK, forget: Forget | None = None
-) -> dict[str, Array]:
+def mean(stack: Stack, shares_ppm: Sequence[int], *, block: int = BLOCK) -> dict[str, Array]:
     """:func:`merge` of a stack; ``shares_ppm`` in the stack's order."""
     if len(shares_ppm) != len(stack) or min(shares_ppm) < 0 or sum(shares_ppm) != PPM:
         raise ValueError(
@@ -91,5 +88,5 @@ def mean(
 
         return work
 
-    sweep(parts, make, threads=threads, forget=forget, size=block)
+    sweep(parts, make, size=block)
     return merged

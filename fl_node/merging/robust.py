@@ -13,16 +13,16 @@ from collections.abc import Callable
 import numpy as np
 
 from fl_node.merging.network import Network, selecting, sort
-from fl_node.merging.stack import Doubles, Forget, Leaf, Reader, Stack, settle, sweep
+from fl_node.merging.stack import Doubles, Leaf, Reader, Stack, settle, sweep
 from fl_node.merging.weights import Array
 
 
-def median(stack: Stack, *, threads: int = 1, forget: Forget | None = None) -> dict[str, Array]:
+def median(stack: Stack) -> dict[str, Array]:
     """The coordinate median; for an even number of models the mean of the two in the middle."""
-    return trimmed_mean(stack, most_trimmed(len(stack)), threads=threads, forget=forget)
+    return trimmed_mean(stack, most_trimmed(len(stack)))
 
 
-def trimmed_mean(stack: Stack, trim: int, *, threads: int = 1, forget: Forget | None = None) -> dict[str, Array]:
+def trimmed_mean(stack: Stack, trim: int) -> dict[str, Array]:
     """The mean of what is left in each coordinate without the ``trim`` least and the ``trim`` greatest values.
 
         s = sort(x_1 ... x_K);  acc = s[trim] + s[trim + 1] + ... + s[K - 1 - trim];  result = type(acc / count) + 0.0
@@ -48,7 +48,7 @@ def trimmed_mean(stack: Stack, trim: int, *, threads: int = 1, forget: Forget | 
 
         return work
 
-    sweep(stack, make, threads=threads, forget=forget)
+    sweep(stack, make)
     return result
 
 

@@ -20,7 +20,6 @@ from fl_node.merging.arithmetic import self_test
 from fl_node.merging.weights import Array, Tensors, schema_of
 
 Doubles: TypeAlias = NDArray[np.float64]
-Forget: TypeAlias = Callable[[], None]
 
 #: Elements of a leaf. Normative: another size gives other sums.
 LEAF: Final = 1 << 15
@@ -52,8 +51,21 @@ class Bounds:
 class Stack:
     """K models in ascending order of their keys. ``order[k]`` is where the k-th stood among the arguments."""
 
-    def __init__(self, models: Sequence[Tensors], order_keys: Sequence[bytes]) -> None:
+    def __init__(
+        self,
+        models: Sequence[Tensors],
+        order_keys: Sequence[bytes],
+        *,
+        threads: int = 1,
+        forget: Callable[[], None] | None = None,
+    ) -> None:
         """
+        Args:
+            models: K models with the same names, dtypes and shapes; finite (see :func:`weights.decode`).
+            order_keys: K distinct byte strings (:func:`aggregation.order_key`).
+            threads: that work on a rule; no result depends on it.
+            forget: called after each piece of 2^20 elements: gives back the memory of models mapped from disk.
+
         Raises:
             MalformedWeights: the models do not have the same names, dtypes and shapes.
             ValueError: no models, as many keys as models were expected, or equal keys.
@@ -70,6 +82,7 @@ class Stack:
         self.models = tuple(models[k] for k in self.order)
         self.floats = tuple(sorted(name for name, spec in self.schema.items() if spec.dtype in ("F32", "F64")))
         self.flat = {name: [flat(model[name]) for model in self.models] for name in self.floats}
+        self.threads, self.forget = threads, forget
         self.bounds: Bounds | None = None
 
     def __len__(self) -> int:
@@ -184,17 +197,8 @@ def flat(array: Array) -> Array:
     return np.ascontiguousarray(array).reshape(-1)
 
 
-def sweep(
-    stack: Stack,
-    make: Callable[[Reader], Callable[[Leaf], None]],
-    *,
-    threads: int = 1,
-    forget: Forget | None = None,
-    size: int = LEAF,
-) -> None:
-    """Do something with every leaf, in any order, on some threads. ``make`` is called once in each of them.
-
-    ``forget`` is called after each piece of 2^20 elements: it gives back the memory of models mapped from disk.
+def sweep(stack: Stack, make: Callable[[Reader], Callable[[Leaf], None]], *, size: int = LEAF) -> None:
+    """Do something with every leaf, in any order, on the stack's threads. ``make`` is called once in each of them.
 
     Raises:
         FlNodeError: this machine's arithmetic is not IEEE 754.
@@ -209,13 +213,13 @@ def sweep(
             for piece in part:
                 for leaf in piece:
                     work(leaf)
-                if forget is not None and sum(leaf.end - leaf.start for leaf in piece) >= PIECE:
-                    forget()
+                if stack.forget is not None and sum(leaf.end - leaf.start for leaf in piece) >= PIECE:
+                    stack.forget()
 
-    if threads <= 1 or len(pieces) < 2:
+    if stack.threads <= 1 or len(pieces) < 2:
         run(pieces)
         return
-    count = min(threads, len(pieces))
+    count = min(stack.threads, len(pieces))
     with ThreadPoolExecutor(count) as pool:
         for done in [pool.submit(run, pieces[start::count]) for start in range(count)]:
             done.result()

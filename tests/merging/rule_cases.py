@@ -20,6 +20,10 @@ POLICY = {
     "aggregation": "uniform", "byzantine": 1, "keep": 0, "iterations": 8, "clip": "none", "clip_norm": 1.0,
     "sample_cap": 0, "staleness_discount": False, "floor_ppm": 10_000,
 }  # fmt: skip
+RULES = [
+    "centred-clipping", "fedavg", "geometric-median", "krum", "median", "multi-krum", "score", "trimmed-mean", "trust",
+    "uniform",
+]  # fmt: skip
 Model = dict[str, np.ndarray]
 
 
@@ -78,3 +82,14 @@ def random_model(draw: np.random.Generator, scale: float = 1.0) -> Model:
         "scalar": np.array(draw.standard_normal() * scale, np.float32),
         "steps": np.array(draw.integers(-50, 100), np.int64),
     }
+
+
+def flat_models(count: int, size: int, seed: int = 0) -> list[Model]:
+    draw = np.random.default_rng(seed)
+    return [{"w": draw.standard_normal(size).astype(np.float32)} for _ in range(count)]
+
+
+def known(candidates: list[UpdateEntry]) -> dict[str, Any]:
+    """Standing and trust that differ from one candidate to the next."""
+    standing = {e.ref: Standing(e.ref.peer % 3, e.ref.peer * 10_000) for e in candidates}
+    return {"standing": standing, "row": {e.ref.peer: e.ref.peer * 50_000 for e in candidates}}

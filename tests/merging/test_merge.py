@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from fl_node.errors import FlNodeError, MalformedWeights
 from fl_node.merging import weights
+from fl_node.merging.arithmetic import self_test
 from fl_node.merging.halving import halving_sum
-from fl_node.merging.merge import merge, self_test
+from fl_node.merging.merge import merge
 
 PPM = 1_000_000
 

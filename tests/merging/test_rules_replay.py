@@ -103,7 +103,7 @@ def test_sums_over_a_model(case, threads, monkeypatch):
     """Over tensors of several leaves, their boundaries inside and at the ends: package, second implementation, file."""
     monkeypatch.setattr("fl_node.merging.stack.PIECE", 40_000)
     told = [written_out(salt, case["shapes"]) for salt in range(4)]
-    stack = Stack([arrays(model) for model in told], [b"a", b"b", b"c", b"d"])
+    stack = Stack([arrays(model) for model in told], [b"a", b"b", b"c", b"d"], threads=threads)
     centre = arrays(told[3])
 
     def point(reader):
@@ -112,14 +112,14 @@ def test_sums_over_a_model(case, threads, monkeypatch):
     def plain_sum(i, j, k):
         return plain_rules.over_model(*(plain_rules.away_from(told[m], told[n]) for m, n in ((i, k), (j, k))))
 
-    distances, products = squared_distances(stack, threads=threads), inner_products(stack, point, threads=threads)
+    distances, products = squared_distances(stack), inner_products(stack, point)
     pairs = [(i, j) for i in range(3) for j in range(i + 1, 4)]
     assert [float.hex(distances[i][j]) for i, j in pairs] == case["distances"]
     assert [float.hex(plain_sum(i, i, j)) for i, j in pairs] == case["distances"]
     pairs = [(i, j) for i in range(3) for j in range(i, 3)]
     assert [float.hex(products[i][j]) for i, j in pairs] == case["products"]
     assert [float.hex(plain_sum(i, j, 3)) for i, j in pairs] == case["products"]
-    assert squared_norms(stack, point, threads=threads) == [products[k][k] for k in range(4)]
+    assert squared_norms(stack, point) == [products[k][k] for k in range(4)]
 
 
 @pytest.mark.parametrize("rule", ["geometric-median", "centred-clipping"])
