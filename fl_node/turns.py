@@ -84,7 +84,8 @@ def await_token(peer: Peer, goal: Goal, poll_s: float, rounds: int = 0) -> Goal:
             now_s = peer.chain_time_s()  # before the look at the chain: entries after it cannot be earlier
             peer.sync()
             check_membership(peer.prefix.peer(peer.number))
-            turn = next_turn(peer.spec, peer.prefix, peer.number, now_s, rounds)
+            # Nor can they be earlier than the last one that there is.
+            turn = next_turn(peer.spec, peer.prefix, peer.number, max(now_s, peer.prefix.time_s), rounds)
             if turn.ready:
                 if told is not None and told[1] and peer.prefix.latest(told[1]) == began and not turn.final:
                     text = f"peer {told[1]} passed nothing on in ring {told[0]}; going on without it"

@@ -13,7 +13,7 @@ from fl_node.errors import ChainUnavailable
 from fl_node.learning.training import Trainer
 from fl_node.node import next_goal
 from fl_node.peer import Peer
-from fl_node.records import PPM, Reason, Role, Rule, UpdateObjected, UpdateRef
+from fl_node.records import PPM, Reason, Role, UpdateObjected, UpdateRef
 from fl_node.round import play_round
 from fl_node.turns import await_turn
 
@@ -233,4 +233,3 @@ def test_coarsened_scores_are_multiples_and_never_above_the_whole() -> None:
         900_000,
     ]
     assert coarsened(PPM, 10_000) == PPM and coarsened(123_456, 1) == 123_456
-    assert Rule.TRUST  # the rules whose bases were made again above
