@@ -56,7 +56,10 @@ def simulate(settings: Settings, tell: Tell | None = None) -> Result:
         interrupted = True
     result = Result(tuple(runs), time.perf_counter() - began, interrupted)
     if folder is not None:
+        from fl_node.simulation.report import write_report
+
         folder.write(result, as_json(settings, result))
+        write_report(folder.path, settings, result)
     return result
 
 
