@@ -48,11 +48,11 @@ $(STAMPS)/venv:
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/install: $(STAMPS)/venv pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,kubo]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,kubo,simulate]'
 	@touch $@
 
 $(STAMPS)/test: $(STAMPS)/install
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,kubo,compile,ui,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,kubo,simulate,compile,ui,test]'
 	@touch $@
 
 $(STAMPS)/chain: $(STAMPS)/venv hardhat-network/package-lock.json

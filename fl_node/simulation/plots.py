@@ -35,11 +35,12 @@ def draw(result: Result, folder: Path) -> dict[str, str]:
     folder.mkdir(exist_ok=True)
     counts = list(dict.fromkeys(run.peers for run in result.runs))
     first = result.of(counts[0]) if counts else ()
+    names = f"{first[0].peers} peers, seed {first[0].seed}" if first else ""
     wanted: list[tuple[str, str, bool, Callable[[Axes], None]]] = [
         ("accuracy", "Accuracy by round: mean and standard deviation over peers and seeds", True, _rounds_of(result)),
         (
             "peers",
-            f"Each peer's accuracy by round, seed {first[0].seed if first else 0}",
+            f"Each peer's accuracy by round, with {names}",
             bool(first),
             _peers_of(first),
         ),
@@ -99,6 +100,7 @@ def _rounds_of(result: Result) -> Callable[[Axes], None]:
             high = [m + s for m, s in zip(middle, spread, strict=True)]
             axes.fill_between(list(values), low, high, alpha=0.2)
         axes.set(xlabel="rounds", ylabel="accuracy")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
 
     return picture
@@ -120,6 +122,7 @@ def _peers_of(runs: Sequence[Run]) -> Callable[[Axes], None]:
             label = f"peer {peer}" + (" (hostile)" if peer in hostile else "")
             axes.plot(rounds, values, style, linewidth=1, label=label if len(curves) <= _LABELLED else None)
         axes.set(xlabel="rounds", ylabel="accuracy")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         if 0 < len(curves) <= _LABELLED:
             axes.legend(fontsize="small")
 

@@ -52,7 +52,7 @@ def _results(settings: Settings, result: Result) -> Iterable[str]:
         "distribution. Mean and standard deviation over peers and seeds; *pooled* is one model trained on all rows, "
         "*alone* each peer's without the others, for as many epochs.\n"
     )
-    yield "| peers | seeds | common accuracy, % | own accuracy, % | macro F1 | pooled, % | alone, % | MB fetched | seconds |"
+    yield "| peers | seeds | common, % | own, % | macro F1 | pooled, % | alone, % | MB fetched | seconds |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for peers in settings.peers:
         runs = result.of(peers)
@@ -74,7 +74,7 @@ def _results(settings: Settings, result: Result) -> Iterable[str]:
 
 def _each_peer(run: Run) -> Iterable[str]:
     yield f"## Peers of the first run: {run.peers} peers, seed {run.seed}\n"
-    yield "| peer | rows | common accuracy, % | F1 | precision | recall | loss | own accuracy, % | MB fetched | seconds |"
+    yield "| peer | rows | common, % | F1 | precision | recall | loss | own, % | MB fetched | seconds |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
     finals = {row.peer: row for row in run.rows if row.final}
     for peer in range(1, min(run.peers, _SHOWN) + 1):
