@@ -89,31 +89,21 @@ class Alike:
         }
 
 
-def told(one_by_one: Iterable[Considered], alike: Iterable[Alike]) -> tuple[dict[str, Any], ...]:
-    """A report's items about more peers than are named one by one: merged updates each, then the others in groups.
+def told(
+    candidates: Iterable[Considered], left_out: Iterable[Considered], alike: Iterable[Alike]
+) -> tuple[dict[str, Any], ...]:
+    """A report's items about more peers than are named one by one: the candidates each, then the others in groups.
 
-    Items of one update have the keys ``peer, sequence, outcome, reason``; those of several ``peers`` (numbers and
-    ranges, as ``1-40,45``), ``count``, ``outcome``, ``reason``. Groups stand in the order of outcome and reason.
+    A candidate's item has the keys ``peer, sequence, outcome, reason``; a group's ``peers`` (numbers and ranges, as
+    ``1-40,45``), ``count``, ``outcome``, ``reason``. Groups stand in the order of outcome and reason.
     """
-    merged = []
-    groups: dict[tuple[str, str], list[Considered | Alike]] = {}
-    for item in one_by_one:
-        if item.outcome is Outcome.MERGED:
-            merged.append(item)
-        else:
-            groups.setdefault((item.outcome.value, item.alike or item.reason), []).append(item)
+    items = [item.as_json() for item in sorted(candidates, key=lambda item: item.peer)]
+    groups: dict[tuple[Outcome, str], list[int]] = {}
+    for item in left_out:
+        groups.setdefault((item.outcome, item.alike or item.reason), []).append(item.peer)
     for group in alike:
-        groups.setdefault((group.outcome.value, group.reason), []).append(group)
-    items = [item.as_json() for item in sorted(merged, key=lambda item: item.peer)]
-    for (_, reason), parts in sorted(groups.items()):
-        first = parts[0]
-        if len(parts) == 1 and isinstance(first, Considered):
-            items.append(first.as_json())
-            continue
-        peers: list[int] = []
-        for part in parts:
-            peers.extend(part.peers if isinstance(part, Alike) else (part.peer,))
-        items.append(Alike(sorted(peers), first.outcome, reason).as_json())
+        groups.setdefault((group.outcome, group.reason), []).extend(group.peers)
+    items += [Alike(sorted(peers), *what).as_json() for what, peers in sorted(groups.items())]
     return tuple(items)
 
 

@@ -81,7 +81,8 @@ class Selection:
         groups = self._alike(items)
         if len(items) + sum(len(group.peers) for group in groups) <= NAMED_ONE_BY_ONE:
             return tuple(after_fetching(item, failures, rejected).as_json() for item in self.considered)
-        return told([after_fetching(item, failures, rejected) for item in items], groups)
+        candidates = [after_fetching(item, failures, rejected) for item in items[: len(self.candidates)]]
+        return told(candidates, items[len(self.candidates) :], groups)
 
     def _one_by_one(self) -> list[Considered]:
         items = [Considered(entry.ref.peer, entry, Outcome.MERGED, "") for entry in self.candidates]
