@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fl_node.merging.distances import Point, inner_products, squared_norms
-from fl_node.merging.geometric import added, distances_to_combination
-from fl_node.merging.krum import counted
+from fl_node.merging.gram import added, counted, distances_to_combination
 from fl_node.merging.robust import middle_integers
 from fl_node.merging.stack import Leaf, Reader, Stack, flat, settle, sweep
 from fl_node.merging.weights import Array, Tensors

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from fl_node.merging.distances import inner_products
-from fl_node.merging.krum import counted
+from fl_node.merging.gram import added, counted, distances_to_combination
 from fl_node.merging.network import selecting
 from fl_node.merging.robust import mean_of_middle, middle_integers, most_trimmed
 from fl_node.merging.stack import Leaf, Reader, Stack, settle, sweep
@@ -89,19 +89,3 @@ def weiszfeld(gram: Sequence[Sequence[float]], iterations: int) -> list[float]:
         distances = distances_to_combination(gram, [weight / whole for weight in weights])
         weights = [1.0 / max(NU, distance) for distance in distances]
     return weights if added(weights) else [1.0] * count
-
-
-def distances_to_combination(gram: Sequence[Sequence[float]], coefficients: Sequence[float]) -> list[float]:
-    """``||y_k - sum(c_i y_i)||`` for each k, where ``G[i][j]`` is the inner product of y_i and y_j."""
-    used = [i for i, coefficient in enumerate(coefficients) if coefficient]
-    towards = [added([row[i] * coefficients[i] for i in used]) for row in gram]
-    own = added([coefficients[i] * towards[i] for i in used])
-    return [math.sqrt(counted(gram[k][k] - 2.0 * towards[k] + own)) for k in range(len(gram))]
-
-
-def added(terms: Sequence[float]) -> float:
-    """The sum from the first term on; Python's own ``sum`` compensates, from one version to the next in other ways."""
-    total = 0.0
-    for term in terms:
-        total += term
-    return total

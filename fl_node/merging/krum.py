@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fl_node.merging.gram import added, counted
+
 
 @dataclass(frozen=True, slots=True)
 class KrumChoice:
@@ -65,17 +67,7 @@ def choose(
     scores = []
     for i, row in enumerate(squared_distances):
         others = sorted(counted(value) for j, value in enumerate(row) if j != i)
-        score = 0.0
-        for value in others[:nearest]:
-            score += value
-        scores.append(score)
+        scores.append(added(others[:nearest]))
     ranking = sorted(range(count), key=lambda i: (scores[i], order_keys[i]))
     most = count - byzantine
     return KrumChoice(tuple(scores), tuple(ranking), min(keep or most, most), nearest)
-
-
-def counted(squared_distance: float) -> float:
-    """A squared distance as the rules take it: what is not a number is infinite, and nothing is below 0."""
-    if squared_distance != squared_distance:
-        return float("inf")
-    return squared_distance if squared_distance > 0.0 else 0.0
