@@ -153,6 +153,7 @@ def die(where: str, sequence: int, after: bool = True) -> None:
         "receipt": (Sender, "_mined", lambda g, m, f: g[1].label == label and f is not None),
         "finish": (Journal, "finish", lambda g, m, f: (g[0].load() or g[0].last()).sequence == sequence),
         "announced": (Sender, "_broadcast", lambda g, m, f: g[1].label.startswith("announce")),
+        "attested": (Sender, "_broadcast", lambda g, m, f: g[1].label.startswith("attest")),
     }
     owner, name, now = places[where]
     setattr(owner, name, deadly(getattr(owner, name), now))
