@@ -1,9 +1,9 @@
 """Local training and scoring of many peers in one process, for simulations.
 
-Softmax regression and perceptrons are trained side by side, their weights stacked, one step for many peers at a time;
-for other models the peers are trained one after the other, because stacking them was slower (``benchmarks/batched.py``
-measures both). Either way the result is what each peer's own ``Trainer`` makes, up to rounding: the same order of
-batches, the same steps.
+Softmax regression and perceptrons are trained side by side, their weights stacked, one step for many peers at a time.
+Other models keep each peer's own ``Trainer``, a few of which work at the same time, because stacking them was slower
+(``benchmarks/batched.py`` measures both). Either way the result is what each peer's own trainer makes, up to rounding:
+the same order of batches, the same steps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fl_node.learning.batch_scores import Question, answers, questions
 from fl_node.learning.batch_steps import Member, SideBySide
 from fl_node.learning.dataset import Dataset
 from fl_node.learning.metrics import Evaluation
-from fl_node.learning.models import Weights, build, schema, set_weights
+from fl_node.learning.models import KNOWN, Weights, build, schema, set_weights
 from fl_node.learning.optimizer_state import OptimizerStates
 from fl_node.learning.optimizers import State
 from fl_node.learning.splits import Splits
@@ -35,9 +35,9 @@ from fl_node.spec import Spec
 
 #: What became of a peer's training: weights and report, or why there are none.
 Outcome: TypeAlias = "tuple[Weights, TrainReport] | TrainingFailed"
-#: A CPU's second-level cache, in bytes, that one step of one group of peers should about fit.
-WORKING_SET = 3 << 20
-#: Bytes of rows on a GPU in one step.
+#: Bytes of rows and weights in one step of one group of peers, on a CPU: less costs more calls, more leaves the caches.
+WORKING_SET = 4 << 20
+#: The same on a GPU, whose memory is the only bound.
 GPU_WORKING_SET = 4 << 30
 
 _In = TypeVar("_In")
@@ -45,8 +45,13 @@ _Out = TypeVar("_Out")
 
 
 def batchable(spec: Spec) -> bool:
-    """Whether peers of this spec are trained side by side; else one after the other."""
+    """Whether peers of this spec are trained side by side, their weights stacked; else each by its own trainer."""
     return spec.model.name in ("logistic", "mlp") and spec.task.kind == "classification" and not spec.training.loop
+
+
+def _draws(spec: Spec) -> bool:
+    """Whether training may draw from torch's generator, which all threads share."""
+    return bool(spec.training.loop) or spec.model.name not in KNOWN
 
 
 class BatchTrainer:
@@ -60,7 +65,9 @@ class BatchTrainer:
             one array already; :attr:`splits` are views of it, so that a caller can drop its own.
         numbers: the peers' numbers, in the same order; part of the seed of batch orders.
         device: as of ``Trainer``.
-        threads: how many groups of peers are worked on at the same time, each by one thread of torch.
+        threads: how many groups of peers (or peers, where they are not stacked) are worked on at the same time, each by
+            one thread of torch. Where a model or a training loop of the user's own may draw from torch's generator,
+            peers are trained one after the other, with the threads that torch has been given.
         states: as of ``Trainer``; each peer has a folder in it, named by its number.
 
     Raises:
@@ -165,6 +172,7 @@ class BatchTrainer:
         together = max(1, math.ceil(len(ordered) / groups))
         return [ordered[at : at + together] for at in range(0, len(ordered), together)]
 
+    @torch.no_grad()
     def _side_by_side(
         self, jobs: Mapping[int, tuple[Mapping[str, NDArray[Any]], int]], group: Sequence[int]
     ) -> dict[int, Outcome]:
@@ -211,13 +219,18 @@ class BatchTrainer:
         return self._kept[number]
 
     def _one_by_one(self, jobs: Mapping[int, tuple[Mapping[str, NDArray[Any]], int]]) -> dict[int, Outcome]:
-        found: dict[int, Outcome] = {}
-        for number, (weights, sequence) in jobs.items():
+        def alone(number: int) -> Outcome:
             try:
-                found[number] = self.trainer(number).train(weights, sequence)
+                return self.trainer(number).train(*jobs[number])
             except TrainingFailed as failure:
-                found[number] = failure
-        return found
+                return failure
+
+        if _draws(self.spec):
+            return {number: alone(number) for number in jobs}
+        for number in jobs:
+            self.trainer(number)
+        with torch.random.fork_rng(devices=[]):  # each trainer puts back what another may just have seeded
+            return dict(zip(jobs, self._at_once(alone, jobs), strict=True))
 
     def _refuse_malformed(self, weights: Mapping[str, NDArray[Any]]) -> None:
         if {name: (array.dtype.name, array.shape) for name, array in weights.items()} != self._schema:
@@ -241,6 +254,7 @@ class BatchTrainer:
             found[number] = evaluate(self._module, data, self.spec, full)
         return found
 
+    @torch.no_grad()
     def _answers(
         self, asked: Question, models: Mapping[int, Mapping[str, NDArray[Any]]], full: bool
     ) -> dict[int, Evaluation]:
@@ -254,8 +268,7 @@ class BatchTrainer:
 
         def alone(item: _In) -> _Out:
             torch.set_num_threads(1)
-            with torch.no_grad():
-                return work(item)
+            return work(item)
 
         before = torch.get_num_threads()
         try:
