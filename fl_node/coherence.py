@@ -47,6 +47,12 @@ def check_coherence(
             f"{where}: merging.selection = 'ring' with rounds.mode = {rounds.mode!r}: in a ring one peer works at a "
             "time; expected mode async"
         )
+    if merging.selection == "ring" and merging.aggregation == "trust":
+        raise SpecError(
+            f"{where}: merging.selection = 'ring' with merging.aggregation = 'trust': in a ring the model that goes "
+            "round is taken as it is, and trust has nobody to choose among; expected another aggregation, such as "
+            "'uniform'"
+        )
     if (merging.graph == "edges") != bool(merging.edges):
         raise SpecError(
             f"{where}: merging.graph = {merging.graph!r} with {len(merging.edges)} merging.edges; expected edges for "

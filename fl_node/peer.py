@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -87,7 +87,9 @@ class Peer:
 
     ``schema`` and ``genesis`` are of what is published and merged: without personal tensors
     (:func:`fl_node.merging.personal.published`). ``own_layers`` holds those; it is needed only where the spec keeps
-    some. ``base_scores``: validation scores, in ppm, of bases that this peer scored, by their digest.
+    some. ``base_scores``: validation scores, in ppm, of bases that this peer scored, by their digest. ``known_bases``:
+    bases by digest, which need not be made again to be scored; a simulation may share one table among its peers, and
+    empty it as it likes. ``None`` keeps none, for want of memory.
     """
 
     spec: Spec
@@ -108,6 +110,7 @@ class Peer:
     fetched_bytes: int = 0
     published_bytes: int = 0
     base_scores: dict[bytes, int] = field(default_factory=dict)
+    known_bases: MutableMapping[bytes, Tensors] | None = None
 
     def __post_init__(self) -> None:
         if self.spec.merging.personal and self.own_layers is None:

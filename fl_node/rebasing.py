@@ -94,6 +94,9 @@ def recorded_base(peer: Peer, entry: UpdateEntry) -> Tensors:
         ContentError, MalformedWeights: a parent's bytes, or what the rules clip around, cannot be had.
         BaseDiffers: they give another base than the one recorded.
     """
+    known = None if peer.known_bases is None else peer.known_bases.get(entry.update.base)
+    if known is not None:
+        return known
     before = peer.prefix.upto(entry.index)
     parents = tuple(before.update(parent.ref) for parent in entry.parents)
     supply = gather_quietly(peer, parents)
@@ -111,6 +114,8 @@ def recorded_base(peer: Peer, entry: UpdateEntry) -> Tensors:
             f"{entry.ref} records the base {entry.update.base.hex()}, its parents give {digest.hex()}: it is not "
             "what it says"
         )
+    if peer.known_bases is not None:
+        peer.known_bases[digest] = merged.tensors
     return merged.tensors
 
 

@@ -66,7 +66,7 @@ def play_round(peer: Peer, goal: Goal) -> Update:
     """
     draft = unfinished(peer, goal)
     if draft is None or not draft.trained:
-        if attests_first(peer.spec):
+        if draft is None and attests_first(peer.spec):
             attest_first(peer, goal)  # 6 attest, before 2 where the policy looks at attested scores
         draft, base = merge(peer, goal, draft)  # 1 read, 2 select, 3 fetch, 4 verify, 5 merge
         peer.step_done()
@@ -116,6 +116,8 @@ def merge(peer: Peer, goal: Goal, draft: Draft | None) -> tuple[Draft, Tensors]:
         base = weights.digest(merged.tensors)
     failures = supply.failures
     del supply
+    if peer.known_bases is not None:
+        peer.known_bases[base] = merged.tensors
     with peer.watch.phase("evaluate"):
         found = peer.trainer.evaluate(peer.whole(merged.tensors, goal.sequence - 1))
     remember_base(peer, base, merged.tensors)

@@ -224,6 +224,21 @@ def test_a_base_whose_parents_are_gone_is_not_attested(tmp_path: Path) -> None:
     assert [parent.peer for parent in twins.replay().full.updates(1)[0].parents] == [2]
 
 
+def test_bases_that_are_known_need_not_be_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = small_spec(attestation={"mode": "all"}, rounds={"planned": 3})
+    twins = Twins(tmp_path, spec)
+    peers = announced(twins, 1, 2, 3)
+    shared: dict[bytes, Any] = {}
+    for peer in peers:
+        peer.known_bases = shared
+    monkeypatch.setattr("fl_node.rebasing.gather_quietly", None)  # nobody asks for a parent's bytes
+    for _ in range(3):
+        for peer in peers:
+            play(peer)
+    assert len(check_scores(twins, 10_000)) > 6
+    assert {update.update.base for update in twins.replay().check()} <= set(shared)
+
+
 def test_coarsened_scores_are_multiples_and_never_above_the_whole() -> None:
     assert [coarsened(score, 300_000) for score in (0, 149_999, 150_000, 999_999, PPM)] == [
         0,

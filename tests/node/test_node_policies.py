@@ -9,6 +9,8 @@ import pytest
 from twins import Twins, flipped, small_spec
 
 from fl_node.coherence import check_coherence
+from fl_node.errors import SpecError
+from fl_node.node import warn_of_misfits
 
 SELECTIONS: dict[str, dict[str, Any]] = {
     "all-latest": {},
@@ -71,3 +73,21 @@ def test_every_policy_replays(tmp_path: Path, mode: str, selection: str, rule: s
     else:
         assert len(updates) == 5 * 3
         assert not any(parent.peer == 5 for update in updates for parent in update.parents if update.ref.peer != 5)
+
+
+def test_trust_in_a_ring_is_refused() -> None:
+    spec = small_spec(merging={"selection": "ring", "aggregation": "trust"})
+    with pytest.raises(SpecError, match="nobody to choose among"):
+        check_coherence(spec.task, spec.training, spec.merging, spec.attestation, spec.rounds, "test")
+
+
+def test_what_does_not_fit_the_members_is_told_and_stops_nobody(tmp_path: Path) -> None:
+    merging = {"selection": "random-k", "k": 5}
+    twins = Twins(tmp_path, small_spec(merging=merging, rounds={"planned": 1}), size=2)
+    peer = twins.peer(1)
+    warn_of_misfits(peer)
+    assert twins.kinds[1] == ["misfit"]
+    assert set(twins.run().values()) == {None}
+    fitting = Twins(tmp_path / "fitting", small_spec(), size=2)
+    warn_of_misfits(fitting.peer(1))
+    assert fitting.kinds[1] == []
