@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 
 from fl_node.merging.halving import halving_sum
-from fl_node.merging.shares import capped, largest_remainder
+from fl_node.merging.shares import capped, floored, largest_remainder
 from fl_node.merging.weights import Tensors
 from fl_node.prefix import Prefix
 from fl_node.records import PPM, Parent, Rule
@@ -57,8 +57,7 @@ def reference_row(spec: Spec, recorded: Mapping[int, int], peers: Iterable[int])
     numbers = sorted(peers)
     keys = [_key(number) for number in numbers]
     shares = largest_remainder([recorded.get(number, PPM) for number in numbers], keys)
-    least = [floor_ppm(spec, len(numbers))] * len(numbers)
-    return dict(zip(numbers, _projected(shares, least, [PPM] * len(numbers)), strict=True))
+    return dict(zip(numbers, floored(shares, spec.trust.floor_ppm, keys), strict=True))
 
 
 def floor_ppm(spec: Spec, count: int) -> int:
