@@ -100,7 +100,7 @@ def _rounds_of(result: Result) -> Callable[[Axes], None]:
             high = [m + s for m, s in zip(middle, spread, strict=True)]
             axes.fill_between(list(values), low, high, alpha=0.2)
         axes.set(xlabel="rounds", ylabel="accuracy")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.legend()
 
     return picture
@@ -122,7 +122,7 @@ def _peers_of(runs: Sequence[Run]) -> Callable[[Axes], None]:
             label = f"peer {peer}" + (" (hostile)" if peer in hostile else "")
             axes.plot(rounds, values, style, linewidth=1, label=label if len(curves) <= _LABELLED else None)
         axes.set(xlabel="rounds", ylabel="accuracy")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         if 0 < len(curves) <= _LABELLED:
             axes.legend(fontsize="small")
 

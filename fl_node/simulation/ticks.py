@@ -17,6 +17,7 @@ from fl_node.journal import Draft
 from fl_node.learning.metrics import Evaluation
 from fl_node.merging.attested import attested_prefix, attests_first
 from fl_node.merging.sync import sync_prefix
+from fl_node.merging.tokens import next_turn
 from fl_node.merging.weights import Tensors
 from fl_node.node import next_goal
 from fl_node.peer import Moved
@@ -43,8 +44,6 @@ class Part:
     draft: Draft | None = None
     base: Tensors | None = None
     common: Evaluation | None = None
-    fetched_bytes: int = 0
-    published_bytes: int = 0
     seconds: float = 0.0
 
     @property
@@ -68,6 +67,7 @@ class Ticks:
     _closed: set[int] = field(default_factory=set)
     _skipped: dict[int, int] = field(default_factory=dict)
     _busy_until: dict[int, float] = field(default_factory=dict)
+    _bytes: dict[int, tuple[int, int]] = field(default_factory=dict)
     _idle_s: float = 0.0
 
     def run(self) -> Iterator[list[Row]]:
@@ -142,9 +142,8 @@ class Ticks:
         if number in cast.leaves and goal.round > cast.leaves[number]:
             world.retire(number)
             return None
-        if not self._its_turn(peer, goal):
-            return None
-        return self._not_missed(number, goal)
+        now = self._its_turn(peer, goal)
+        return None if now is None else self._not_missed(number, now)
 
     def _not_missed(self, number: int, goal: Goal) -> Goal | None:
         """The goal, unless the peer sits this round out. Where nobody waits, the next one is then that of the round
@@ -155,7 +154,7 @@ class Ticks:
             return goal
         intended = goal.round + skipped
         if not goal.final and intended <= rounds.planned and self.world.cast.misses(number, intended):
-            if rounds.mode != "sync":
+            if rounds.mode != "sync" and self.world.federation.spec.merging.selection != "ring":
                 self._skipped[number] = skipped + 1
             return None
         if not skipped:
@@ -164,15 +163,17 @@ class Ticks:
         reached = min(intended, self.world.prefix.highest_round + 1)
         return Goal(goal.sequence, max(goal.round, reached), goal.final or reached > rounds.planned)
 
-    def _its_turn(self, peer: SimulatedPeer, goal: Goal) -> bool:
-        """Whether a peer that waits as the spec says may act now."""
-        last = peer.prefix.latest(peer.number)
-        interval_s = peer.ledger.identity.min_interval_s
-        if last is not None and self.world.clock() < last.time_s + interval_s:
-            return False
-        if peer.spec.rounds.mode == "sync":
-            return sync_prefix(peer.spec, peer.prefix, goal.round, peer.chain_time_s()).size is not None
-        return True
+    def _its_turn(self, peer: SimulatedPeer, goal: Goal) -> Goal | None:
+        """The goal, if a peer that waits as the spec says may act now; in a ring, that of its turn."""
+        spec, prefix, now_s = peer.spec, peer.prefix, peer.chain_time_s()
+        last = prefix.latest(peer.number)
+        if last is not None and now_s < last.time_s + peer.ledger.identity.min_interval_s:
+            return None
+        if spec.merging.selection == "ring" and not goal.final:
+            turn = next_turn(spec, prefix, peer.number, max(now_s, prefix.time_s))
+            return Goal(goal.sequence, turn.round, turn.final) if turn.ready else None
+        waits = spec.rounds.mode == "sync" and sync_prefix(spec, prefix, goal.round, now_s).size is None
+        return None if waits else goal
 
     # ---- a tick ----------------------------------------------------------------------------------------------------
 
@@ -240,15 +241,11 @@ class Ticks:
         return time.perf_counter() - began
 
     def _merge(self, part: Part) -> None:
-        before = self.world.fetched_bytes(part.number)
         part.draft, part.base = merge(part.peer, part.goal, None)
-        part.fetched_bytes = self.world.fetched_bytes(part.number) - before
 
     def _train(self, part: Part) -> None:
         assert part.draft is not None and part.base is not None
-        before = part.peer.published_bytes
         part.draft = train(part.peer, part.draft, part.base)
-        part.published_bytes = part.peer.published_bytes - before
 
     def _evaluate(self, part: Part) -> None:
         assert part.draft is not None
@@ -277,6 +274,11 @@ class Ticks:
         own = world.trainers[part.number].found
         assert draft is not None and own is not None
         loss = draft.training["loss"] if draft.training else None
+        fetched_before, published_before = self._bytes.get(part.number, (0, 0))
+        fetched, published = self._bytes[part.number] = (
+            world.fetched_bytes(part.number),
+            part.peer.published_bytes,
+        )
         return Row(
             peers=len(world.dealt.splits),
             seed=world.cast.seed,
@@ -292,7 +294,7 @@ class Ticks:
             common=part.common,
             train_loss=loss if loss is None or math.isfinite(loss) else None,
             train_samples=draft.train_samples,
-            fetched_bytes=part.fetched_bytes,
-            published_bytes=part.published_bytes,
+            fetched_bytes=fetched - fetched_before,
+            published_bytes=published - published_before,
             seconds=part.seconds,
         )
