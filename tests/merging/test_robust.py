@@ -255,6 +255,14 @@ def test_the_greatest_doubles_give_no_nan(rule, clip):
     assert np.isfinite(merge.tensors["v"]).all() and np.isfinite(merge.tensors["w"]).all()
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_no_negative_zero_comes_out(rule):
+    tiny = -(2.0**-149)
+    models = [{"w": np.array([-0.0, 0.0, tiny, value], np.float32)} for value in (-0.0, 0.0, -0.0, tiny, 0.0)]
+    merge = run({"aggregation": rule, "clip": "median"}, models, models[0], **known(entries(5)))
+    assert not (merge.tensors["w"].view(np.uint32) == 1 << 31).any()
+
+
 def test_infinite_distances_come_last_and_ties_go_to_the_smaller_key():
     far = float("inf")
     table = [
