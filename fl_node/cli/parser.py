@@ -157,7 +157,7 @@ def _demo(command: Command) -> None:
     )
     sub.add_argument("--data-dir", default=None, metavar="D", help="folder with the data set's files")
     sub.add_argument("--model", default=None, help="logistic, mlp, cnn, unet or module:factory (default: by data set)")
-    sub.add_argument("--partition", default="iid", help="iid, unequal, label-skew, dirichlet:ALPHA (default: iid)")
+    sub.add_argument("--partition", default="iid", help="how rows are dealt out, such as label-skew:2 (default: iid)")
     sub.add_argument(
         "--mode", choices=("async", "sync"), default=None, help="pace of rounds (default: the preset's, or else async)"
     )

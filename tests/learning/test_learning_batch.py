@@ -12,12 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_node.errors import MalformedWeights, TrainingDiverged, TrainingFailed, UsageError
+from fl_node.errors import DataError, MalformedWeights, TrainingDiverged, TrainingFailed, UsageError
+from fl_node.learning import batch_scores
 from fl_node.learning.batch import BatchTrainer, batchable
 from fl_node.learning.batch_rows import StackedRows, one_pass
 from fl_node.learning.dataset import Dataset
 from fl_node.learning.models import Weights, genesis
-from fl_node.learning.splits import Splits, split
+from fl_node.learning.splits import Splits
 from fl_node.learning.training import Trainer
 from fl_node.spec import Spec, validated
 
@@ -271,7 +272,33 @@ def test_what_a_batch_refuses(blobs: Blobs) -> None:
     with pytest.raises(MalformedWeights, match="float64"):
         batch.train({1: ({name: array.astype(np.float64) for name, array in genesis(spec).items()}, 1)})
     assert batch.train({}) == {}
-    assert split(splits[0].train, spec.task) is not None
+
+
+@pytest.mark.parametrize("model", ["logistic", "mlp"])
+def test_scores_do_not_depend_on_how_models_and_rows_are_grouped(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    spec = spec_of({}, {"name": model, "hidden": [5]})
+    splits, models = rows_of(blobs), starts_of(spec)
+    batch = BatchTrainer(spec, splits, NUMBERS, "cpu", threads=2)
+    wanted = batch.evaluate_on(models, splits[0].train, full=True)
+    monkeypatch.setattr(batch_scores, "MODELS", 4)
+    monkeypatch.setattr(batch_scores, "VALUES", 70)
+    found = batch.evaluate_on(models, splits[0].train, full=True)
+    assert list(found) == list(models)
+    for number, score in found.items():
+        assert score.confusion == wanted[number].confusion and score.loss == pytest.approx(wanted[number].loss)
+    with pytest.raises(DataError, match="no rows to score on"):
+        batch.evaluate_on(models, splits[0].train.rows(np.arange(0)))
+    with pytest.raises(MalformedWeights):
+        batch.evaluate({1: {}})
+
+
+def test_torchs_generator_is_left_as_it_was(blobs: Blobs) -> None:
+    spec = spec_of({}, {"name": "cnn", "hidden": [4]})
+    before = torch.random.get_rng_state()
+    BatchTrainer(spec, rows_of(blobs), NUMBERS, "cpu", threads=3).train(dict.fromkeys(NUMBERS, (genesis(spec), 1)))
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_torchs_threads_are_left_as_they_were(blobs: Blobs) -> None:
