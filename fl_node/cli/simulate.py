@@ -93,7 +93,7 @@ def summary(settings: Settings, result: Result) -> str:
         lines.append(f"  own test accuracy     {_percent(own.mean)}")
         for name, values in (
             ("pooled", [run.pooled.accuracy for run in runs if run.pooled]),
-            ("alone", [one.accuracy for run in runs for one in run.alone]),
+            ("alone", [one.accuracy for run in runs for one in run.alone if one]),
         ):
             if values:
                 lines.append(f"  trained {name:<13} {_percent(sum(values) / len(values))}")

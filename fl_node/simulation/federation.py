@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from fl_node.content.memory import MemoryStore
 from fl_node.content.unixfs import build
@@ -24,7 +25,7 @@ from fl_node.retention import collect
 from fl_node.simulation.attacks import Malice
 from fl_node.simulation.deal import Dealt
 from fl_node.simulation.faults import Cast
-from fl_node.simulation.memory import Clock, MemoryJournal, Nobody, PeerStore, SharedIndex, SimulatedPeer
+from fl_node.simulation.memory import Clock, MemoryJournal, Nobody, PeerStore, SharedIndex, SimulatedPeer, VirtualClock
 from fl_node.simulation.trainers import SimulatedTrainer
 from fl_node.spec import Federation
 from fl_node.supply import cid_of_update, stored_weights
@@ -138,7 +139,7 @@ def site_of(number: int) -> str:
 def in_memory(federation: Federation, dealt: Dealt, cast: Cast) -> World:
     """A federation over :class:`MemoryChain`, its founding members in play."""
     spec = federation.spec
-    clock = Clock()
+    clock = VirtualClock()
     start = genesis(spec)
     buffers = weights.encode(start)
     content = build(buffers).root
@@ -158,20 +159,43 @@ def in_memory(federation: Federation, dealt: Dealt, cast: Cast) -> World:
     owner = chain.ledger()
     for number in founders[GENESIS_MEMBERS:]:
         owner.admit(memory_account(number), site_of(number))
-    index = SharedIndex(owner, 0)
+    accounts = lru_cache(maxsize=None)(memory_account)
+    return put_together(
+        federation, dealt, cast, clock, owner, lambda number: chain.ledger(accounts(number)), founders, start
+    )
+
+
+def put_together(
+    federation: Federation,
+    dealt: Dealt,
+    cast: Cast,
+    clock: Clock,
+    owner: Ledger,
+    ledgers: Callable[[int], Ledger],
+    founders: Sequence[int],
+    start: Tensors | None = None,
+) -> World:
+    """Peers over these ledgers, the founding members in play.
+
+    Args:
+        ledgers: the ledger as a peer of this number writes it.
+        start: the genesis weights, where they are at hand.
+    """
+    spec = federation.spec
+    whole = genesis(spec) if start is None else start
+    index = SharedIndex(owner, spec.rounds.depth)
     index.sync()
-    store = MemoryStore()
     world = World(
         federation=federation,
         cast=cast,
         dealt=dealt,
         clock=clock,
         owner=owner,
-        ledgers=lambda number: chain.ledger(memory_account(number)),
+        ledgers=ledgers,
         index=index,
-        store=store,
-        genesis=start,
-        schema=shared_schema(spec, weights.schema_of(start)),
+        store=MemoryStore(),
+        genesis=whole,
+        schema=shared_schema(spec, weights.schema_of(whole)),
         prefix=Prefix(index.entries()),
     )
     for number in founders:

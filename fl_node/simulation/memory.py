@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from fl_node.content.cid import Cid
 from fl_node.content.memory import MemoryStore
@@ -139,8 +140,17 @@ class MemoryJournal:
         self._draft = None
 
 
+class Clock(Protocol):
+    """The chain's time in seconds, before which no further entry can be recorded."""
+
+    def __call__(self) -> float: ...
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+
+
 @dataclass(slots=True)
-class Clock:
+class VirtualClock:
     """Seconds that pass only when nobody acts, or everybody has."""
 
     now_s: float = 1_000_000.0
@@ -157,11 +167,11 @@ class Clock:
 class SimulatedPeer(Peer):
     """A peer whose view of the log the simulation sets, and whose clock it turns."""
 
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock = field(default_factory=VirtualClock)
 
     def sync(self) -> bool:
         """Nothing new within a tick: all peers of it look at the same log."""
         return False
 
     def chain_time_s(self) -> int:
-        return int(self.clock())
+        return max(self.prefix.time_s, int(self.clock()))

@@ -208,7 +208,7 @@ def _size_of(result: Result, counts: Sequence[int]) -> Callable[[Axes], None]:
         axes.errorbar(xs, ys, yerr=spread, marker="o", capsize=3, label="federated")
         for label, values in (
             ("pooled", [mean(r.pooled.accuracy for r in result.of(n) if r.pooled) for n in counts]),
-            ("alone", [mean(one.accuracy for r in result.of(n) for one in r.alone) for n in counts]),
+            ("alone", [mean(one.accuracy for r in result.of(n) for one in r.alone if one) for n in counts]),
         ):
             points = [(n, value) for n, value in zip(counts, values, strict=True) if value is not None]
             if points:

@@ -64,7 +64,7 @@ def _results(settings: Settings, result: Result) -> Iterable[str]:
                 _spread(result.summary("accuracy", "own", peers)),
                 _number(result.summary("macro_f1", "common", peers).mean, 1, 3),
                 _number(mean(run.pooled.accuracy for run in runs if run.pooled), 100, 2),
-                _number(mean(one.accuracy for run in runs for one in run.alone), 100, 2),
+                _number(mean(one.accuracy for run in runs for one in run.alone if one), 100, 2),
                 _number(mean(run.fetched_bytes for run in runs), 1e-6, 2),
                 _number(mean(run.seconds for run in runs), 1, 2),
             ]

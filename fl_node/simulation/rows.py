@@ -49,8 +49,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One federation from start to end. ``rows`` in the order of the ledger. ``pooled`` and ``alone``: the baselines on
-    the common test set; ``alone_own`` on each peer's own test rows; ``failures``: peers that could not go on."""
+    """One federation from start to end. ``rows`` in the order of the ledger. ``pooled`` and ``alone`` (by peer number):
+    the baselines on the common test set; ``alone_own``: on each peer's own test rows; none where they were not asked
+    for. ``failures``: peers that could not go on. ``seconds``: wall time without the baselines."""
 
     peers: int
     seed: int
@@ -61,8 +62,8 @@ class Run:
     warnings: tuple[str, ...] = ()
     failures: Mapping[int, str] = field(default_factory=dict)
     pooled: Evaluation | None = None
-    alone: tuple[Evaluation, ...] = ()
-    alone_own: tuple[Evaluation, ...] = ()
+    alone: tuple[Evaluation | None, ...] = ()
+    alone_own: tuple[Evaluation | None, ...] = ()
 
     def finals(self) -> dict[int, Row]:
         """The closing rows of honest peers, by peer number."""
@@ -89,6 +90,12 @@ class Run:
     def published_bytes(self) -> int:
         return sum(row.published_bytes for row in self.rows)
 
+    @property
+    def seconds_per_round(self) -> float:
+        """Mean wall time of a tick, from reading the log to the last entry."""
+        ticks = {row.tick for row in self.rows}
+        return sum(row.seconds for row in self.rows) / max(1, len(ticks))
+
     def trust(self) -> list[list[int]]:
         """The shares that each peer (row) gave each peer (column) in its last trained update, in ppm."""
         matrix = [[0] * self.peers for _ in range(self.peers)]
@@ -102,7 +109,7 @@ class Run:
         told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "rows"}
         told["pooled"] = None if self.pooled is None else asdict(self.pooled)
         for name in ("alone", "alone_own"):
-            told[name] = [asdict(one) for one in told[name]]
+            told[name] = [None if one is None else asdict(one) for one in told[name]]
         return told | {"updates": len(self.rows)}
 
     @classmethod
@@ -113,7 +120,7 @@ class Run:
         told["failures"] = {int(number): text for number, text in told["failures"].items()}
         told["pooled"] = None if told["pooled"] is None else evaluation(told["pooled"])
         for name in ("alone", "alone_own"):
-            told[name] = tuple(evaluation(one) for one in told[name])
+            told[name] = tuple(None if one is None else evaluation(one) for one in told[name])
         return cls(rows=tuple(rows), **told)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import TextIO
 
@@ -76,6 +76,7 @@ def run_one(
     import torch
 
     from fl_node.learning.batch import batchable
+    from fl_node.simulation.baselines import train_baselines
     from fl_node.simulation.batches import Batcher
     from fl_node.simulation.federation import in_memory
     from fl_node.simulation.ticks import Ticks
@@ -92,21 +93,33 @@ def run_one(
     if parts.attack.flips_labels:
         dealt = poisoned(dealt, parts.malicious, spec.task.classes)
     batcher = Batcher(spec, dealt.splits, settings.batch, threads)
-    world = in_memory(federation, replace(dealt, splits=batcher.splits), parts)
-    ticks = Ticks(world, batcher, settings.evaluate == "every")
+    dealt = replace(dealt, splits=batcher.splits)
     rows: list[Row] = []
-    for some in ticks.run():
-        rows += some
-        if sink is not None:
-            write_rows(sink, some)
-        if tell is not None:
-            tell(peers, seed, some)
+    with ExitStack() as stack:
+        if settings.ledger == "anvil":
+            from fl_node.simulation.anvil import on_anvil
+
+            world = stack.enter_context(on_anvil(federation, dealt, parts))
+        else:
+            world = in_memory(federation, dealt, parts)
+        ticks = Ticks(world, batcher, settings.evaluate == "every")
+        for some in ticks.run():
+            rows += some
+            if sink is not None:
+                write_rows(sink, some)
+            if tell is not None:
+                tell(peers, seed, some)
+    seconds = time.perf_counter() - began
+    found = train_baselines(spec, dealt, parts, settings.batch, threads) if settings.baselines else None
     return Run(
         peers=peers,
         seed=seed,
         rows=tuple(rows),
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
         entries=world.prefix.size,
         root="0x" + world.index.root(world.prefix.size).hex(),
         failures=dict(ticks.failures),
+        pooled=found.pooled if found else None,
+        alone=found.alone if found else (),
+        alone_own=found.alone_own if found else (),
     )

@@ -21,6 +21,7 @@ def as_json(settings: Settings, result: Result) -> dict[str, Any]:
         "seconds": {
             "total": round(result.seconds, 3),
             "per_run": [round(run.seconds, 3) for run in result.runs],
+            "per_round": [round(run.seconds_per_round, 4) for run in result.runs],
         },
         "bytes": {
             "fetched": sum(run.fetched_bytes for run in result.runs),
@@ -30,7 +31,7 @@ def as_json(settings: Settings, result: Result) -> dict[str, Any]:
             str(peers): {
                 "accuracy": accuracy(result.summary("accuracy", "common", peers)),
                 "pooled": mean(run.pooled.accuracy if run.pooled else None for run in result.of(peers)),
-                "alone": mean(found.accuracy for run in result.of(peers) for found in run.alone),
+                "alone": mean(one.accuracy for run in result.of(peers) for one in run.alone if one),
             }
             for peers in counts
         },
@@ -62,7 +63,7 @@ def _run(run: Run) -> dict[str, Any]:
         "seed": run.seed,
         "accuracy": accuracy(summary_of([values])),
         "pooled": run.pooled.accuracy if run.pooled else None,
-        "alone": [one.accuracy for one in run.alone],
+        "alone": [one.accuracy if one else None for one in run.alone],
         "updates": len(run.rows),
         "entries": run.entries,
         "root": run.root,
