@@ -105,6 +105,9 @@ def _check_rings(spec: Spec, peers: Sequence[int]) -> list[str]:
             raise SpecError(f"ring {number} of merging.rings has peers {_names(twice)} twice; expected each once")
         if not ring:
             raise SpecError(f"ring {number} of merging.rings is empty; expected at least one peer")
+    most = max((sum(peer in ring for ring in rules.rings), peer) for peer in peers) if peers else (0, 0)
+    if most[0] > MOST_PARENTS:
+        raise SpecError(f"peer {most[1]} stands in {most[0]} rings: an update has at most {MOST_PARENTS} parents")
     warnings = []
     alone = sorted(set(peers) - {peer for ring in rules.rings for peer in ring})
     if alone:

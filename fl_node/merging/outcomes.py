@@ -114,12 +114,18 @@ def ranges(numbers: Sequence[int]) -> str:
     '1-3,7,9-10'
     """
     parts = []
-    start = 0
-    for at in range(1, len(numbers) + 1):
-        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1:
-            first, last = numbers[start], numbers[at - 1]
-            parts.append(f"{first}" if first == last else f"{first}-{last}")
-            start = at
+    at, size = 0, len(numbers)
+    while at < size:
+        # The last place up to which numbers rise by one, found by halving: long runs cost little.
+        low, high = at, size - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            if numbers[middle] - numbers[at] == middle - at:
+                low = middle
+            else:
+                high = middle - 1
+        parts.append(f"{numbers[at]}" if low == at else f"{numbers[at]}-{numbers[low]}")
+        at = low + 1
     return ",".join(parts)
 
 

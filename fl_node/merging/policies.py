@@ -91,11 +91,14 @@ def ring(choice: Choice) -> Verdict:
                 break
             out.setdefault(token.entry.ref.peer, found)
     now = f"the model that goes round is {', '.join(held)}" if held else "no model goes round yet"
-    for peer, entry in choice.pool.items():
-        out.setdefault(peer, left(entry, Outcome.NOT_THE_TOKEN, now))
-    entries = _drawn(choice, chosen.values())
+    entries = sorted(chosen.values(), key=lambda entry: entry.ref)
     merged = {entry.ref.peer for entry in entries}
-    return Verdict(tuple(entries), tuple(item for peer, item in out.items() if peer not in merged))
+    rest = tuple(sorted(choice.pool.keys() - merged - out.keys()))
+    return Verdict(
+        tuple(entries),
+        tuple(item for peer, item in out.items() if peer not in merged),
+        (Alike(rest, Outcome.NOT_THE_TOKEN, now),) if rest else (),
+    )
 
 
 def merged_before(choice: Choice) -> Mapping[int, int]:
@@ -194,11 +197,6 @@ def _with_own(
             found = trouble or choice.unattested(entry)
             items += [found] if found else []
     return Verdict(tuple(entries), tuple(items), tuple(alike))
-
-
-def _drawn(choice: Choice, entries: Iterable[UpdateEntry]) -> list[UpdateEntry]:
-    """The last tokens of a peer's rings, by (peer, sequence). The spec's rings bound how many there can be."""
-    return sorted(entries, key=lambda entry: entry.ref)[:MOST_PARENTS]
 
 
 def _already_merged(choice: Choice, peers: Sequence[int], merged: Mapping[int, int]) -> list[Considered]:

@@ -34,6 +34,7 @@ REFUSED = [
     (3, {"selection": "ring", "rings": ((1, 2), (2, 5))}, r"merging.rings names 5"),
     (3, {"selection": "ring", "rings": ((1, 2, 1),)}, r"ring 1 of merging.rings has peers 1 twice"),
     (3, {"selection": "ring", "rings": ((1, 2), ())}, r"ring 2 of merging.rings is empty"),
+    (3, {"selection": "ring", "rings": ((1, 2),) * 65}, r"peer 2 stands in 65 rings: an update has at most 64 parents"),
     (3, {"scores": "attested", "attesting_sites": 3}, r"attesting_sites = 3: an update has at most 2 other peers"),
 ]
 
