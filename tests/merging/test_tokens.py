@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -293,6 +294,35 @@ def test_an_earlier_view_after_a_later_one():
     full = [next_turn(policy, Prefix(log.entries[:size]), 2, 2_000) for size in range(4, whole.size + 1)]
     tokens_of(policy, whole, rings_of(policy)[0])
     assert [next_turn(policy, whole.upto(size), 2, 2_000) for size in range(4, whole.size + 1)] == full
+
+
+@pytest.mark.parametrize("rings", [(), RINGS, ((1, 2), (2, 3), (3, 4), (4, 5))])
+@pytest.mark.parametrize("seed", range(12))
+def test_it_ends_however_slow_and_dead_its_members_are(rings, seed):
+    """Everybody alive trains for as long as it likes, on the log as it was when it began; some stop for good."""
+    dice = random.Random(f"{rings} {seed}")
+    policy, log = rules(rings=rings, planned=2), Log(5)
+    prefix = log.prefix
+    dead, closed, under_way = set(dice.sample(range(1, 6), dice.randint(0, 3))), set(), {}
+    while alive := [peer for peer in range(1, 6) if peer not in closed | dead]:
+        assert log.time_s < 5_000, f"it does not come to an end: alive {alive}"
+        log.at(log.time_s + dice.choice((0, 1, 4)))
+        peer = dice.choice(alive)
+        if peer not in under_way:
+            turn = next_turn(policy, prefix, peer, log.time_s)
+            if turn.ready:
+                under_way[peer] = turn, prefix.size
+        elif dice.random() < 0.3:
+            turn, seen = under_way.pop(peer)
+            last = prefix.latest(peer)
+            assert (last.round if last else 0) < turn.round <= prefix.highest_round + 1, "as the ledger takes it"
+            log.publish(peer, turn.round, final=turn.final, seen=seen)
+            prefix = prefix.extend(log.entries[prefix.size :])
+            closed |= {peer} if turn.final else set()
+        elif dice.random() < 0.02 and len(dead) < 4:
+            dead.add(peer)
+    for ring in rings_of(policy):
+        assert len(tokens_of(policy, prefix, ring)) <= 3 * 5, "hardly more than the laps that were planned"
 
 
 # ---- whatever is appended, tokens stay ----
