@@ -44,6 +44,7 @@ def demo(arguments: argparse.Namespace) -> int:
         # signal waits so long: an exception in the middle of an import is not always handed on.
         held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
+            import numpy.random  # noqa: F401  numpy imports it at its first use, which would be later
             from rich.console import Console
 
             from fl_node.demo.play import play
