@@ -30,7 +30,7 @@ from fl_node.learning.models import KNOWN, Weights, build, schema, set_weights
 from fl_node.learning.optimizer_state import OptimizerStates
 from fl_node.learning.optimizers import State
 from fl_node.learning.splits import Splits
-from fl_node.learning.training import Trainer, TrainReport, _class_weights, chosen_device, diverged, evaluate
+from fl_node.learning.training import Trainer, TrainReport, _class_weights, _tensor, chosen_device, diverged, evaluate
 from fl_node.spec import Spec
 
 #: What became of a peer's training: weights and report, or why there are none.
@@ -103,7 +103,7 @@ class BatchTrainer:
         self.splits: dict[int, Splits] = dict(zip(numbers, splits, strict=True))
         if self._batched:
             self._rows = StackedRows([part.train for part in splits])
-            self._features = torch.from_numpy(self._rows.features).flatten(1).to(self.device)
+            self._features = _tensor(self._rows.features).flatten(1).to(self.device)
             for number, place in self._places.items():
                 part = splits[place]
                 self.splits[number] = Splits(self._rows.part(place), part.validation, part.test)
