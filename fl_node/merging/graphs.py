@@ -25,11 +25,19 @@ _SWAPS_PER_EDGE: Final = 10
 _TRIES: Final = 20
 
 
-def neighbours_of(spec: Spec, view: Prefix) -> Mapping[int, frozenset[int]]:
-    """Each active publishing member's neighbours in the spec's graph; found once for the same members."""
-    members = members_of(view).publishing
+def neighbours_of(spec: Spec, view: Prefix, own_peer: int | None = None) -> Mapping[int, frozenset[int]]:
+    """Each active publishing member's neighbours in the spec's graph; found once for the same members.
+
+    Args:
+        own_peer: one who is in the graph even if it is admitted after this view only: otherwise a newcomer to a
+            synchronous round would have no neighbours, and begin at the genesis.
+    """
+    there = members_of(view)
+    members = there.publishing
     if not members:
         return {}
+    if own_peer is not None and own_peer not in there.sites:
+        members = tuple(sorted({*members, own_peer}))
     rules = spec.merging
     key = ("graph", rules.graph, rules.degree, rules.rewire, rules.edges)
     kept: dict[tuple[int, ...], Mapping[int, frozenset[int]]] = view.derived.setdefault(key, {})

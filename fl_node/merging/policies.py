@@ -44,7 +44,7 @@ def random_k(choice: Choice) -> Verdict:
 def graph(choice: Choice) -> Verdict:
     """One's neighbours in the spec's graph, and one's own latest."""
     rules = choice.spec.merging
-    near = neighbours_of(choice.spec, choice.view).get(choice.own_peer, frozenset())
+    near = neighbours_of(choice.spec, choice.view, choice.own_peer).get(choice.own_peer, frozenset())
     far = tuple(peer for peer in choice.members.publishing if peer not in near and peer != choice.own_peer)
     apart = Alike(far, Outcome.NOT_A_NEIGHBOUR, f"no neighbour in the graph {rules.graph!r}")
     return _together(choice, [peer for peer in sorted(near) if peer in choice.pool], alike=(apart,) if far else ())

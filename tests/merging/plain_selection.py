@@ -134,7 +134,8 @@ class Plain:
         if not self.view.members()[peer]["roles"] & PUBLISH:
             return
         if self.policy == "graph" and peer != self.own:
-            near = graph(self.spec, self.log, self.view.publishing()).get(self.own, set())
+            newcomer = {self.own} - set(self.view.members())
+            near = graph(self.spec, self.log, sorted({*self.view.publishing(), *newcomer})).get(self.own, set())
             if peer not in near:
                 self.outcomes[peer] = "not-a-neighbour"
                 return
@@ -240,7 +241,7 @@ class Plain:
     def drawn(self, updates, most):
         if len(updates) <= most:
             return [update for update in updates if not self.faulty(update)]
-        account = self.view.members()[self.own]["account"]
+        account = self.before.members()[self.own]["account"]
         taken = []
         for update in sorted(updates, key=lambda u: rank(self.log, account, self.sequence, u)):
             if len(taken) == most:

@@ -284,6 +284,19 @@ def test_the_graph_is_of_those_who_publish():
     assert outcomes(select(policy, log.prefix, 3, 2)) == {1: "not-a-neighbour", 2: "merged", 3: "merged", 5: "none-yet"}
 
 
+@pytest.mark.parametrize(("selection", "more"), [("random-k", {"k": 2}), ("graph", {"graph": "ring"}), ("top-k", {})])
+def test_a_newcomer_whom_the_round_does_not_know_yet(selection, more):
+    """Admitted after the cut, it merges what the others merge, and does not begin at the genesis."""
+    log = scored(1, 2, 3, 4, 5)
+    for peer in (1, 2, 3, 4, 5):
+        log.publish(peer, 2)
+    own = log.admit()
+    chosen = select(rules(selection, rounds={"mode": "sync"}, **more), log.prefix, own, 3)
+    assert len(chosen.candidates) >= 2 and own not in outcomes(chosen)
+    if selection == "graph":
+        assert names(chosen) == ["1#2", "5#2"]
+
+
 # ---- what is told ----
 
 
