@@ -58,23 +58,21 @@ def shares(twins: Twins, peer: int) -> list[dict[int, int]]:
 # ---- learned trust
 
 
-def test_trust_leaves_the_mislabelled(tmp_path: Path) -> None:
-    spec = small_spec(
-        merging={"aggregation": "trust"}, rounds={"mode": "sync", "planned": 8}, trust={"floor_ppm": 5000}
-    )
+@pytest.mark.parametrize("steps", [1, 3])
+def test_trust_leaves_the_mislabelled(tmp_path: Path, steps: int) -> None:
+    trust = {"floor_ppm": 5000, "steps": steps}
+    spec = small_spec(merging={"aggregation": "trust"}, rounds={"mode": "sync", "planned": 7}, trust=trust)
     twins = Twins(tmp_path, spec, size=6)
     for number in (5, 6):
         train = twins.trainers[number].splits.train
-        labels = (train.labels + 1) % 10
-        object.__setattr__(train, "labels", labels)
+        object.__setattr__(train, "labels", (train.labels + 1) % 10)
     assert set(twins.run().values()) == {None}
-    replay = twins.replay()
-    assert all(update.update.rule == Rule.TRUST for update in replay.check() if update.round > 1)
+    assert all(update.update.rule == Rule.TRUST for update in twins.replay().check() if update.round > 1)
     for honest in (1, 2, 3, 4):
-        rows = shares(twins, honest)[1:]
-        assert max(rows[0].values()) < 3 * PPM // 6
-        assert rows[-1][5] + rows[-1][6] < PPM // 6 < PPM // 4 < rows[0][5] + rows[0][6] + PPM // 12
-        assert min(rows[-1].values()) >= 5000
+        last = shares(twins, honest)[-1]
+        # Half of an equal part of two, though they have more than half of all rows: the prior is on their side.
+        assert last[5] + last[6] < PPM // 6
+        assert min(last.values()) >= 5000
 
 
 def test_a_model_without_a_finite_gradient_leaves_trust_as_it_was(tmp_path: Path) -> None:
