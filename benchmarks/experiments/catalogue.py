@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from benchmarks.experiments.byzantine import BYZANTINE
+from benchmarks.experiments.circulation import CIRCULATION
+from benchmarks.experiments.cnn import CNN
 from benchmarks.experiments.experiment import Experiment
 from benchmarks.experiments.logistic import LOGISTIC
+from benchmarks.experiments.trust import TRUST
 
-EXPERIMENTS: Final[dict[str, Experiment]] = {one.name: one for one in (LOGISTIC,)}
+EXPERIMENTS: Final[dict[str, Experiment]] = {one.name: one for one in (LOGISTIC, BYZANTINE, TRUST, CNN, CIRCULATION)}
