@@ -104,11 +104,10 @@ def test_who_claims_most_wins_by_claims_and_never_by_attestations(tmp_path: Path
 def test_a_dead_attester_is_waited_for_until_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fl_node.peer.CLOCK_MARGIN_S", 1)
     spec = small_spec(
-        merging=ATTESTED, attestation={"mode": "all"}, rounds={"mode": "sync", "planned": 1, "deadline_s": 2.0}
+        merging=ATTESTED, attestation={"mode": "all"}, rounds={"mode": "sync", "planned": 1, "deadline_s": 4.0}
     )
     twins = Twins(tmp_path, spec)
-    (dying,) = announced(twins, 3)
-    play(dying)  # publishes in round 1, and is not there to attest the others
+    in_turn(announced(twins, 1, 2, 3), 1)  # peer 3 publishes in round 1, and is not there to attest the others
     assert twins.run(1, 2) == {1: None, 2: None}
     replay = twins.replay()
     updates = replay.check()

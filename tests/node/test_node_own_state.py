@@ -261,6 +261,7 @@ def test_a_silent_member_of_a_ring_is_skipped(tmp_path: Path, monkeypatch: pytes
         merging={"selection": "ring", "aggregation": "uniform", "silent_s": 1.0}, rounds={"planned": 1, "linger_s": 0.0}
     )
     twins = Twins(tmp_path, spec, size=3)
+    play(announced(twins)[0])
     assert twins.run(1, 3) == {1: None, 3: None}
     updates = twins.replay().check()
     assert [update.ref.peer for update in updates if not update.final] == [1, 3]
