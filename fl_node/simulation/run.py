@@ -73,9 +73,6 @@ def run_one(
     tell: Tell | None = None,
 ) -> Run:
     """One federation from start to end; its rows go to ``sink`` as they come."""
-    import torch
-
-    from fl_node.learning.batch import batchable
     from fl_node.simulation.baselines import train_baselines
     from fl_node.simulation.batches import Batcher
     from fl_node.simulation.federation import in_memory
@@ -85,8 +82,6 @@ def run_one(
     federation = settings.federation(peers, seed)
     spec = federation.spec
     threads = settings.threads or len(os.sched_getaffinity(0))
-    # Small operations of torch are slower with threads, which then wait for each other; the batches have their own.
-    torch.set_num_threads(1 if batchable(spec) else threads)
     parts = cast(settings.faults, peers, spec.rounds.planned, seed)
     shift = parse_shift(settings.shift)
     dealt = deal(source, spec.task, peers, settings.partition, seed, test_rows=settings.test_rows, shift=shift)

@@ -141,11 +141,13 @@ class Settings:
         if name not in RECIPES:
             raise UsageError(f"--dataset {name} without --spec: expected a spec that says its shape and classes")
         recipe = RECIPES[name]
-        shape = (8, 8) if name == "digits" and self.model == "cnn" else recipe.shape
+        model = self.model or recipe.model
+        shape = (8, 8) if name == "digits" and model == "cnn" else recipe.shape
         tables: Tables = {
             "task": {"data": name, "input_shape": shape, "classes": recipe.classes, "metric": recipe.metric},
-            "model": {"name": "logistic"},
+            "model": {"name": model},
             "training": {
+                "optimizer": recipe.optimizer,
                 "learning_rate": recipe.learning_rate,
                 "batch_size": recipe.batch_size,
                 "epochs": recipe.epochs,
@@ -153,10 +155,10 @@ class Settings:
             },
             "rounds": {"planned": 5},
         }
-        if recipe.metric == "dice":
-            tables["task"]["kind"] = "segmentation"
-            tables["model"] = {"name": recipe.model, "hidden": recipe.hidden}
-            tables["training"]["optimizer"] = recipe.optimizer
+        if recipe.kind == "segmentation":
+            tables["task"]["kind"] = recipe.kind
+        if recipe.hidden and model == recipe.model:
+            tables["model"]["hidden"] = recipe.hidden
         return tables
 
     def _asked(self) -> Tables:

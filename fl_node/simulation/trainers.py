@@ -66,11 +66,15 @@ class SimulatedTrainer(Trainer):
         inflates = self.malice is not None and self.malice.attack.inflates
         return replace(found, score_ppm=PPM) if inflates else found
 
+    def train_honestly(self, weights: Start, sequence: int) -> tuple[Weights, TrainReport]:
+        """As :meth:`Trainer.train`, whatever this peer publishes."""
+        return super().train(weights, sequence)
+
     def _honest(self, weights: Start, sequence: int) -> tuple[Weights, TrainReport]:
         ahead, self._ahead = self._ahead, None
         # Only the first start of a round is the base; where that diverged, the round starts from elsewhere.
         if ahead is None or ahead.sequence != sequence:
-            return super().train(weights, sequence)
+            return self.train_honestly(weights, sequence)
         if isinstance(ahead.result, FlNodeError):
             raise ahead.result
         return ahead.result
