@@ -148,8 +148,7 @@ def open_federation(
             f"got {len(members)} members; expected at most {MAX_GENESIS_MEMBERS} at deployment: "
             "admit the others afterwards with `fl-node admit`"
         )
-    publishing = [number for number, member in enumerate(members, 1) if member.roles & Role.PUBLISH]
-    warnings = check_policies(federation.spec, [*publishing, *range(len(members) + 1, peers + 1)])
+    warnings = check_policies(federation.spec, members, peers)
     opening = Opening(
         spec_digest=federation.digest,
         genesis_content=genesis.content,
@@ -173,20 +172,28 @@ def open_federation(
     )
 
 
-def check_policies(spec: Spec, peers: Sequence[int]) -> tuple[str, ...]:
-    """Warnings about selection and aggregation, for these peers by number; without peers nothing can be said.
+def check_policies(spec: Spec, members: Sequence[Member], peers: int = 0) -> tuple[str, ...]:
+    """Whether selection and aggregation fit the members that a federation is opened with, and those to come.
+
+    Args:
+        peers: how many there will be in all; 0: as many as ``members``.
+
+    Returns:
+        Warnings: what works, but hardly as meant. Without any peer nothing can be said.
 
     Raises:
         SpecError: what cannot work with them.
     """
-    if not peers:
+    publishing = [number for number, member in enumerate(members, 1) if member.roles & Role.PUBLISH]
+    publishing += range(len(members) + 1, peers + 1)
+    if not publishing:
         return ()
     try:
-        return check_fit(spec, peers)
+        return check_fit(spec, publishing)
     except SpecError as error:
         raise SpecError(
-            f"{error}. This was checked for the {len(peers)} peers named at deployment: if there will be more, say how "
-            "many with --peers N, and admit the others afterwards"
+            f"{error}. This was checked for {len(publishing)} peers: if there will be more than those named at "
+            "deployment, say how many with --peers N, and admit the others afterwards"
         ) from error
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from fl_node.chains import FUNDERS, chain_tools
 from fl_node.deployment import (
     Opened,
+    check_policies,
     genesis_path,
     open_federation,
     parse_member,
@@ -88,6 +89,7 @@ def run(options: argparse.Namespace) -> Opened:
         raise UsageError(
             f"--peers {options.peers}: expected from the {len(members)} given with --member to {MOST_PEERS}"
         )
+    check_policies(federation.spec, members, options.peers)  # before anything is written or paid for
     rpc = Rpc(options.rpc)
     signer = payer(options, rpc)
     artifact = compile_artifact(chain_tools() / "solc") if options.compile else None
