@@ -87,9 +87,10 @@ def await_token(peer: Peer, goal: Goal, poll_s: float, rounds: int = 0) -> Goal:
             # Nor can they be earlier than the last one that there is.
             turn = next_turn(peer.spec, peer.prefix, peer.number, max(now_s, peer.prefix.time_s), rounds)
             if turn.ready:
-                if told is not None and told[1] and peer.prefix.latest(told[1]) == began and not turn.final:
-                    text = f"peer {told[1]} passed nothing on in ring {told[0]}; going on without it"
-                    peer.emit(Event("skipped", text, {"ring": told[0], "peer": told[1]}))
+                silent = told[1] if told is not None and told[0] == turn.ring and not turn.final else None
+                if silent is not None and peer.prefix.latest(silent) == began:
+                    text = f"peer {silent} passed nothing on in ring {turn.ring}; going on without it"
+                    peer.emit(Event("skipped", text, {"ring": turn.ring, "peer": silent}))
                 return Goal(goal.sequence, turn.round, turn.final)
             if told != (turn.ring, turn.waits_for):
                 told = turn.ring, turn.waits_for

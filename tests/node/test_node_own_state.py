@@ -268,6 +268,18 @@ def test_a_silent_member_of_a_ring_is_skipped(tmp_path: Path, monkeypatch: pytes
     assert [event.detail["peer"] for number, event in twins.events if event.kind == "skipped"] == [2]
 
 
+def test_rings_with_a_bridge_pass_models_on_in_both(tmp_path: Path) -> None:
+    rings = ((1, 2, 3), (4, 3, 5))
+    merging = {"selection": "ring", "aggregation": "uniform", "rings": rings, "silent_s": 600.0}
+    twins = Twins(tmp_path, small_spec(merging=merging, rounds={"planned": 2}), size=5)
+    assert set(twins.run().values()) == {None}
+    updates = twins.replay().check()
+    assert {update.ref.peer for update in updates if update.final} == {1, 2, 3, 4, 5}
+    bridged = {parent.peer for update in updates if update.ref.peer == 3 for parent in update.parents}
+    assert {2, 4} <= bridged
+    assert all("skipped" not in kinds for kinds in twins.kinds.values())
+
+
 def test_who_waits_for_a_model_that_goes_round_can_be_stopped(tmp_path: Path) -> None:
     spec = small_spec(merging={"selection": "ring", "silent_s": 600.0})
     twins = Twins(tmp_path, spec)
