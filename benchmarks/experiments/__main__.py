@@ -21,6 +21,7 @@ from benchmarks.experiments.catalogue import EXPERIMENTS
 from benchmarks.experiments.experiment import Experiment
 from benchmarks.experiments.overview import overview
 from benchmarks.experiments.results import Results
+from fl_node.errors import FlNodeError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = ROOT / "docs" / "experiments"
@@ -43,6 +44,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
+    except FlNodeError as error:
+        print(f"benchmarks.experiments: {error}", file=sys.stderr)
+        return error.exit_code
     finally:
         (PAGES / "README.md").write_text(overview(PAGES), "utf-8")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.experiments.experiment import Case, Noted
 
@@ -16,7 +17,7 @@ class Results:
 
     path: Path
     machine: str = ""
-    cases: dict[str, dict[str, object]] = field(default_factory=dict)
+    cases: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Results:
@@ -31,9 +32,7 @@ class Results:
         held = self.cases.get(case.name)
         if held is None or held["digest"] != case.digest:
             return {}
-        seeds = held["seeds"]
-        assert isinstance(seeds, dict)
-        return {int(seed): noted for seed, noted in seeds.items()}
+        return {int(seed): noted for seed, noted in held["seeds"].items()}
 
     def add(self, case: Case, seed: int, noted: Noted) -> None:
         """Keep one run's numbers, on disk once this returns."""
@@ -44,5 +43,14 @@ class Results:
         }
         scratch = self.path.with_suffix(".new")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(json.dumps({"machine": self.machine, "cases": self.cases}, indent=1) + "\n", "utf-8")
+        scratch.write_text(self._text(), "utf-8")
         scratch.replace(self.path)
+
+    def _text(self) -> str:
+        """JSON with a line for each run, so that a change of one is a change of one line."""
+        lines = []
+        for name, held in sorted(self.cases.items()):
+            runs = ",\n".join(f"   {json.dumps(seed)}: {json.dumps(noted)}" for seed, noted in held["seeds"].items())
+            lines.append(f'  {json.dumps(name)}: {{"digest": {json.dumps(held["digest"])}, "seeds": {{\n{runs}\n  }}}}')
+        cases = ",\n".join(lines)
+        return f'{{\n "machine": {json.dumps(self.machine)},\n "cases": {{\n{cases}\n }}\n}}\n'
