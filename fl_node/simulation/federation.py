@@ -30,8 +30,10 @@ from fl_node.simulation.trainers import SimulatedTrainer
 from fl_node.spec import Federation
 from fl_node.supply import cid_of_update, stored_weights
 
-#: Rounds for which bytes are kept, beside everybody's latest: what may still be merged.
+#: Rounds for which bytes are kept at least, beside everybody's latest: what may still be merged.
 KEPT_ROUNDS = 3
+#: As far as they fit in here, bytes are kept for as long as the spec says.
+KEPT_BYTES = 512 << 20
 #: Members that a constructor takes; the others are admitted one by one.
 GENESIS_MEMBERS = 256
 
@@ -65,7 +67,8 @@ class World:
     def tidy(self) -> None:
         """Drop the bytes that nobody merges any more."""
         spec = self.federation.spec
-        kept = min(KEPT_ROUNDS, spec.content.retention_rounds)
+        a_round = len(self.dealt.splits) * weights.encoded_size(self.schema)
+        kept = min(max(KEPT_ROUNDS, KEPT_BYTES // a_round), spec.content.retention_rounds)
         content = spec.content.model_copy(update={"retention_rounds": kept})
         collect(spec.model_copy(update={"content": content}), self.prefix, self.store)
 
