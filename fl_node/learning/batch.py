@@ -168,7 +168,7 @@ class BatchTrainer:
         parameters = sum(math.prod(shape) for _, shape in self._schema.values())
         room = WORKING_SET if self.device.type == "cpu" else GPU_WORKING_SET
         together = max(1, room // (4 * (size * self._features.shape[1] + parameters)))
-        groups = max(1, math.ceil(len(ordered) / together), min(self.threads, len(ordered)))
+        groups = math.ceil(max(1, len(ordered)) / together / self.threads) * self.threads  # as many for each thread
         together = max(1, math.ceil(len(ordered) / groups))
         return [ordered[at : at + together] for at in range(0, len(ordered), together)]
 
@@ -189,6 +189,7 @@ class BatchTrainer:
         losses, steps = work.train()
         for place, member in enumerate(members if keeps else ()):
             self._states_of(member.number).save(_OfOne(rule, place), member.sequence)
+        finite = torch.stack([torch.isfinite(parameter).flatten(1).all(1) for parameter in parameters]).all(0).tolist()
         arrays = [parameter.cpu().numpy() for parameter in parameters]
         seconds = (time.perf_counter() - start) / len(group)
         found: dict[int, Outcome] = {}
@@ -200,8 +201,14 @@ class BatchTrainer:
             loss = float(losses[place])
             samples = int(self._rows.counts[member.place])
             report = TrainReport(loss, int(steps[place]), seconds, samples)
-            found[member.number] = diverged(self.spec, loss, weights) or (weights, report)
+            good = finite[place] and math.isfinite(loss)
+            found[member.number] = (weights, report) if good else self._diverged(loss, weights)
         return found
+
+    def _diverged(self, loss: float, weights: Weights) -> TrainingFailed:
+        failure = diverged(self.spec, loss, weights)
+        assert failure is not None
+        return failure
 
     def _stacked(self, name: str, arrays: Sequence[NDArray[Any]]) -> torch.Tensor:
         """[P, O, I] of a weight, [P, O, 1] of a bias."""

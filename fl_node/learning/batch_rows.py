@@ -97,9 +97,11 @@ def one_pass(
     weights = (np.arange(longest) < counts[:, None]).astype(np.float32)
     if class_weights_PC is not None:
         weights *= np.take_along_axis(class_weights_PC, targets, axis=1)
+    uneven = class_weights_PC is not None or int(counts[-1]) != longest
     for at in range(0, longest, size):
         peers, columns = int(np.count_nonzero(counts > at)), slice(at, at + size)
-        shares = weights[:peers, columns] / weights[:peers, columns].sum(axis=1, keepdims=True)
+        shares = weights[:peers, columns]
+        shares = shares / (shares.sum(axis=1, keepdims=True) if uneven else np.float32(shares.shape[1]))
         yield Step(
             torch.from_numpy(numbers[:peers, columns].ravel()).to(device),
             torch.from_numpy(np.ascontiguousarray(targets[:peers, None, columns])).to(device),
