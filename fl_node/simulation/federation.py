@@ -33,7 +33,7 @@ from fl_node.supply import cid_of_update, stored_weights
 #: Rounds for which bytes are kept at least, beside everybody's latest: what may still be merged.
 KEPT_ROUNDS = 3
 #: As far as they fit in here, bytes are kept for as long as the spec says.
-KEPT_BYTES = 512 << 20
+KEPT_BYTES = 128 << 20
 #: Members that a constructor takes; the others are admitted one by one.
 GENESIS_MEMBERS = 256
 

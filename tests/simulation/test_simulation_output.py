@@ -59,10 +59,8 @@ def test_the_report_shows_every_picture(folder: Path) -> None:
 
 def test_a_finished_run_is_not_run_again(folder: Path) -> None:
     told: list[tuple[int, int, int]] = []
-    again = simulate(
-        replace(SMALL, out=folder, baselines=True, seeds=3),
-        lambda peers, seed, rows: told.append((peers, seed, len(rows))),
-    )
+    settings = replace(SMALL, out=folder, baselines=True, seeds=3)
+    again = simulate(settings, lambda peers, seed, rows: told.append((peers, seed, len(rows))))
     assert {(peers, seed) for peers, seed, rows in told if rows} == {(3, 2), (4, 2)}
     fresh = simulate(replace(SMALL, baselines=True, seeds=3))
     shown: list[list[Any]] = []

@@ -199,10 +199,8 @@ def test_bytes_that_nobody_merges_any_more_go(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_baselines_train_on_the_same_rows_for_as_long() -> None:
-    found = simulate(
-        settings(preset="fedavg", rounds=3, baselines=True, partition="label-skew", faults=Faults(malicious=1))
-    )
-    run = found.runs[0]
+    chosen = settings(preset="fedavg", rounds=3, baselines=True, partition="label-skew", faults=Faults(malicious=1))
+    run = simulate(chosen).runs[0]
     assert run.pooled is not None and len(run.alone) == len(run.alone_own) == 5
     hostile = {row.peer for row in run.rows if not row.honest}
     assert {n for n, one in enumerate(run.alone, 1) if one is None} == hostile
