@@ -23,7 +23,8 @@ from fl_node.learning.partition import partition
 from fl_node.progress import Ended, Event
 from fl_node.spec import named_code, parse_federation
 
-PHASES = ("read", "select", "fetch", "merge", "train", "evaluate", "publish", "record", "wait", "linger")
+MAKING = ("read", "select", "fetch", "trust", "merge", "attest", "train", "evaluate", "publish", "record")
+PHASES = (*MAKING, "wait", "linger")
 
 
 def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> DemoResult:
