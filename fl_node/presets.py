@@ -172,17 +172,19 @@ def _gossip(peers: int) -> Tables:
 def _robust(peers: int) -> Tables:
     # Three lines, each of which holds f hostile peers by itself: of the others, the f that score worst on data of
     # third parties are left out; no model counts from further away than half of them are; and of what is left, the f
-    # lowest and highest values of each weight go. With 3 f + 1 <= n, at least one value of n - f - 2 f is left.
+    # lowest and highest values of each weight go. With 3 f + 1 <= n, at least one value of n - f - 2 f is left. The
+    # ledger takes 64 parents: of more than 94 peers, those with the best scores are merged, and half of them trimmed.
     bad = hostile(peers)
+    others = min(_MOST_OTHERS, peers - 1 - bad)
     return {
         "merging": {
             "selection": "top-k",
-            "k": min(_MOST_OTHERS, peers - 1 - bad),
+            "k": others,
             **_attested(peers),
             "measure": "score",
             "clip": "median",
             "aggregation": "trimmed-mean",
-            "byzantine": bad,
+            "byzantine": min(bad, others // 2),
         },
         "attestation": _attestation(peers),
         "rounds": {"mode": "sync"},

@@ -131,9 +131,10 @@ class Board:
                 f"{row.site}: {kind}, merged {row.merged}, "
                 f"score {percent(row.base_score_ppm)} merged, {percent(row.score_ppm)} published",
                 highlight=False,
+                soft_wrap=True,
             )
         elif event.kind in _TOLD:
-            self._console.print(f"{row.site}: {event.text}", highlight=False, markup=False)
+            self._console.print(f"{row.site}: {event.text}", highlight=False, markup=False, soft_wrap=True)
 
     def _draw(self) -> Table:
         table = Table(title="Peers", title_justify="left")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fl_node.cli.spec_file import explained
 from fl_node.demo.settings import DemoSettings
 from fl_node.errors import SpecError, UsageError
+from fl_node.merging.fit import check_fit
 from fl_node.presets import PRESETS, hostile, preset, rings_with_bridges
 from fl_node.spec import Spec, parse_federation, validated
 from fl_node.spec_text import merged, spec_text
@@ -78,15 +79,24 @@ def test_rings_hold_everybody_and_hang_together(peers: int) -> None:
         assert not any(first in ring for first in firsts[:number] + firsts[number + 1 :])
 
 
-@given(st.integers(2, 1000))
+@given(st.integers(2, 2000))
 def test_robust_leaves_a_value_when_all_its_filters_are_fooled(peers: int) -> None:
     merging = preset("robust").overrides(peers)["merging"]
     k, bad = merging["k"], merging["byzantine"]
     assert isinstance(k, int) and isinstance(bad, int)
-    assert bad == hostile(peers) and 3 * bad + 1 <= peers < 3 * (bad + 1) + 1
-    if peers <= 64:
-        assert k + 1 > 2 * bad  # all hostile among the candidates, and still a value between the extremes
-        assert k + bad == peers - 1
+    assert k + 1 > 2 * bad  # all hostile among the candidates, and still a value between the extremes
+    most = hostile(peers)
+    assert 3 * most + 1 <= peers < 3 * (most + 1) + 1
+    if peers <= 94:
+        assert bad == most and k + bad == peers - 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("peers", [2, 3, 4, 5, 7, 10, 17, 18, 30, 64, 94, 95, 96, 150, 1000])
+def test_a_preset_fits_the_peers_it_was_made_for(name: str, peers: int) -> None:
+    if peers >= preset(name).least_peers:
+        spec = parse_federation(explained(preset(name), peers).encode()).spec
+        assert check_fit(spec, range(1, peers + 1)) == ()
 
 
 def test_what_the_command_line_asks_for_beats_the_preset() -> None:
