@@ -314,12 +314,10 @@ def _merged_again(peer: Peer, draft: Draft) -> Tensors | None:
     if not supply.failures and all(peer.prefix.peer(entry.ref.peer).active for entry in entries):
         row = {parent.peer: parent.share_ppm for parent in draft.parents}
         try:
-            chosen = select(
-                peer.spec, peer.prefix, peer.number, draft.round, seen=draft.seen, now_s=peer.chain_time_s()
-            )
+            chosen = _chosen(peer, draft.round, peer.chain_time_s(), draft.seen)
             with peer.watch.phase("merge"):
                 merged = _merged(peer, supply, chosen, row)
-        except ValueError:  # what it was chosen by is not there any more
+        except (Moved, ValueError):  # what it was chosen by is not there any more
             merged = None
         if merged is not None and weights.digest(merged.tensors) == draft.base:
             return merged.tensors
