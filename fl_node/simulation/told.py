@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import Any
 
 from fl_node.simulation.rows import Result, Run, Summary, mean, summary_of
@@ -27,6 +28,7 @@ def as_json(settings: Settings, result: Result) -> dict[str, Any]:
             "fetched": sum(run.fetched_bytes for run in result.runs),
             "published": sum(run.published_bytes for run in result.runs),
         },
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "by_peers": {
             str(peers): {
                 "accuracy": accuracy(result.summary("accuracy", "common", peers)),
