@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fl_node.access import View, viewing
+from fl_node.cli.choices import candidates_of, in_words, rule_name
 from fl_node.cli.settings import settings_of
 from fl_node.cli.text import safe
 from fl_node.config import NodeConfig
@@ -106,6 +107,7 @@ def show(arguments: argparse.Namespace) -> int:
             "report_cid": str(Cid("raw", update.update.report)),
             **_plain(update.update),
             "parents": [_plain(parent) for parent in update.parents],
+            "candidates": candidates_of(view.federation.spec, view.prefix, update),
             "merged_by": [str(child) for child in _children(view.prefix, update.ref)],
             "attestations": [_plain(said) for said in view.prefix.attestations(update.ref)],
             "objections": [_plain(word) for word in view.prefix.objections(update.ref)],
@@ -113,6 +115,8 @@ def show(arguments: argparse.Namespace) -> int:
         if arguments.json:
             _print_json(told)
         else:
+            told["rule"] = rule_name(update.update.rule)
+            told["left_out"] = in_words(told.pop("candidates"))
             _pairs(told)
             print("\nScores are the publisher's claims; attestations are what other peers measured.")
     return 0

@@ -60,9 +60,15 @@ def test_show(finished: Finished) -> None:
     assert [parent["peer"] for parent in told["parents"]] == [1, 2, 3]
     assert sum(parent["share_ppm"] for parent in told["parents"]) == 1_000_000
     assert told["merged_by"] == ["1#3", "2#3", "3#3"]
+    assert [(item["peer"], item["outcome"]) for item in told["candidates"]] == [
+        (1, "merged"),
+        (2, "merged"),
+        (3, "merged"),
+    ]
     assert finished.json("show", told["cid"], "--state", finished.state("a")) == told
     text = finished.command("show", "2#2", "--state", finished.state("a")).stdout
     assert told["cid"] in text and "claims" in text
+    assert re.search(r"^left_out +nobody$", text, re.M) and re.search(r"^rule +fedavg$", text, re.M)
 
 
 @pytest.mark.parametrize("name", ["2#9", "9#1", "2#", "nonsense", "bafkqaaa", "Qm" + "a" * 44, "2#2x"])

@@ -12,6 +12,7 @@ import pytest
 from demos import replay_of, run
 from replay import Replay
 
+from fl_node.cli.choices import candidates_of, in_words
 from fl_node.prefix import UpdateEntry
 from fl_node.presets import PRESETS, preset
 from fl_node.records import Rule, UpdatePublished
@@ -113,6 +114,10 @@ def the_worst_is_left_out_and_the_rest_trimmed(replay: Replay) -> None:
         for update in updates:
             assert len(update.parents) == PEERS - 1 and update.ref.peer in {parent.peer for parent in update.parents}
             assert update.update.rule == Rule.TRIMMED_MEAN
+            told = candidates_of(replay.spec, replay.full, update)
+            assert told is not None and [item["outcome"] for item in told].count("merged") == PEERS - 1
+            (left,) = in_words(told)
+            assert "outscored (attested score" in left
 
 
 SHOWS: dict[str, Callable[[Replay], None]] = {
