@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from fl_node.merging.board import Members, board_of, board_of_present, members_of, perhaps_objected
+from fl_node.merging.cuts import SyncCut
 from fl_node.merging.draws import in_order, seed_of
 from fl_node.merging.outcomes import OF_REASON, Alike, Considered, Failure, Outcome
 from fl_node.merging.scores import attested_ppm, claimed_ppm
 from fl_node.merging.standing import Standing
-from fl_node.merging.sync import SyncCut
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import Reason, UpdateRef
 from fl_node.spec import Spec

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fl_node.merging.attested import AttestedCut, attested_prefix, attests_first
+from fl_node.merging.attested import attested_prefix, attests_first
 from fl_node.merging.choice import Choice, Verdict
+from fl_node.merging.cuts import AttestedCut, SyncCut
 from fl_node.merging.draws import draw_rank, draw_seed
 from fl_node.merging.outcomes import NAMED_ONE_BY_ONE, Alike, Considered, Failure, Outcome, after_fetching, told
 from fl_node.merging.policies import MOST_PARENTS, POLICIES
 from fl_node.merging.standing import Standing
-from fl_node.merging.sync import SyncCut, sync_prefix
+from fl_node.merging.sync import sync_prefix
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import UpdateRef
 from fl_node.spec import Spec

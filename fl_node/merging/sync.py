@@ -12,31 +12,11 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from fl_node.merging.cuts import SyncCut
+from fl_node.merging.owed import attests_first, depends_on, waited
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import PeerRetired, UpdatePublished, UpdateRef
 from fl_node.spec import Spec
-
-
-@dataclass(frozen=True, slots=True)
-class SyncCut:
-    """Where round ``round`` looks: at the first ``size`` entries; ``None`` while it must wait.
-
-    ``previous`` is the round whose updates it merges: the one before; where everybody closed in that one, an earlier.
-
-    ``present`` are that round's updates in the prefix that count and can be used, ``missing`` the peers that were
-    expected in the round before and have none. ``deadline_time_s`` is the block time from which waiting is over;
-    ``None`` before the first update of the round before. ``needed`` is how many of those there and the ``missing``
-    complete the quorum.
-    """
-
-    round: int
-    previous: int
-    size: int | None
-    deadline_time_s: int | None
-    present: tuple[UpdateRef, ...]
-    missing: tuple[int, ...]
-    needed: int
-    by_deadline: bool = False
 
 
 def sync_prefix(spec: Spec, prefix: Prefix, round_number: int, now_s: int | None = None) -> SyncCut:
@@ -78,6 +58,7 @@ class _Cuts:
     next cut, as far as any view has taken it.
     """
 
+    spec: Spec
     settled: list[SyncCut] = field(default_factory=lambda: [SyncCut(1, 0, 0, None, (), (), 0)])
     sizes: list[int] = field(default_factory=lambda: [0])
     openings: dict[int, UpdateEntry] = field(default_factory=dict)
@@ -87,18 +68,19 @@ class _Cuts:
         """The highest round whose cut this prefix holds; at least 1."""
         return bisect_right(self.sizes, prefix.size)
 
-    def counts(self, entry: UpdateEntry) -> bool:
-        """Whether an update was made after the cut of its own round. Cuts not known here lie behind the update."""
+    def counts(self, prefix: Prefix, entry: UpdateEntry) -> bool:
+        """Whether an update in this view was made after its own round had begun: after the cut and, where attested
+        scores count, after the others had time to attest. Cuts not known here lie behind the update."""
         if entry.round > len(self.settled):
             return False
-        size = self.settled[entry.round - 1].size
-        return size is not None and entry.update.seen >= size
+        cut, seen = self.settled[entry.round - 1], entry.update.seen
+        return cut.size is not None and seen >= cut.size and waited(self.spec, prefix, cut, seen)
 
     def opening(self, prefix: Prefix, number: int) -> UpdateEntry | None:
         """A round's first update that counts, closing or not."""
         found = self.openings.get(number)
         if found is None:
-            found = next((entry for entry in prefix.of_round(number) if self.counts(entry)), None)
+            found = next((entry for entry in prefix.of_round(number) if self.counts(prefix, entry)), None)
             if found is not None:
                 self.openings[number] = found
         return found if found is not None and found.index < prefix.size else None
@@ -116,8 +98,10 @@ class _Cuts:
 
 def _settled(spec: Spec, prefix: Prefix) -> _Cuts:
     """The cuts of this log under this spec, all that the prefix settles among them."""
-    key = ("sync cuts", spec.rounds.quorum, spec.rounds.deadline_s, spec.merging.max_staleness)
-    cuts: _Cuts = prefix.derived.setdefault(key, _Cuts())
+    key: tuple[object, ...] = ("sync cuts", spec.rounds.quorum, spec.rounds.deadline_s, spec.merging.max_staleness)
+    if attests_first(spec):
+        key += depends_on(spec)
+    cuts: _Cuts = prefix.derived.setdefault(key, _Cuts(spec))
     while cuts.known(prefix) == len(cuts.settled):
         if cuts.opening(prefix, len(cuts.settled)) is None:
             break
@@ -183,7 +167,7 @@ class _Count:
         if body.peer not in self._expected:
             return
         entry = prefix.update(body.ref)
-        if entry.round == self.number and not entry.final and self._cuts.counts(entry):
+        if entry.round == self.number and not entry.final and self._cuts.counts(prefix, entry):
             self._counted.add(body.peer)
             self._there.add(body.peer)
         elif (entry.final or entry.round >= self.number) and body.peer not in self._there:
@@ -206,5 +190,5 @@ class _Count:
         return tuple(
             entry.ref
             for entry in view.of_round(number)
-            if not entry.final and self._cuts.counts(entry) and view.peer(entry.ref.peer).publishes
+            if not entry.final and self._cuts.counts(view, entry) and view.peer(entry.ref.peer).publishes
         )

@@ -10,6 +10,7 @@ from logs import Log, account, spec
 from fl_node.merging.attested import attestable, attested_prefix, attests_first
 from fl_node.merging.scores import lower_median
 from fl_node.merging.selection import draw_rank, draw_seed, select
+from fl_node.merging.sync import pace, sync_prefix
 from fl_node.prefix import Prefix
 from fl_node.records import Reason, Role, UpdateRef
 
@@ -211,13 +212,57 @@ def test_after_a_cut_by_deadline_the_second_runs_from_that_deadline():
     assert (waiting.size, waiting.deadline_time_s, waiting.waits_for) == (None, 2_200, (1, 2))
 
 
+def attest_all(log, peers, round_number):
+    """Each attests all others' updates of a round; its own count of updates is that round's number."""
+    for peer in peers:
+        log.attest(peer, *(UpdateRef(other, round_number) for other in peers if other != peer))
+
+
 def test_in_a_round_without_attesting_nobody_is_waited_for():
     log, policy = started(3), rules("sync", every=2)
-    cut = log.prefix.size
+    assert attested_prefix(policy, log.prefix, 2).waits_for == (1, 2, 3)
+    attest_all(log, (1, 2, 3), 1)
     for peer in (1, 2, 3):
         log.publish(peer, 2)
-    assert attested_prefix(policy, log.prefix, 3).size == cut + 3
-    assert attested_prefix(policy, log.prefix, 2).waits_for == (1, 2, 3)
+    assert attested_prefix(policy, log.prefix, 3).size == log.prefix.size
+
+
+def test_who_does_not_wait_for_attestations_starts_nobodys_clock():
+    """Peer 4 attests nothing and publishes as soon as the round has its cut. The others wait for it until the deadline;
+    if its update counted, the next round's deadline would be there when they begin to train, and they would be merging
+    what it published, alone."""
+    log, policy = started(4), rules("sync", selection="best")
+    log.at(2_001).publish(4, 2, score=1_000_000)
+    attest_all(log, (1, 2, 3), 1)
+    for peer in (1, 2, 3):
+        log.attest(peer, UpdateRef(4, 1))
+    assert attested_prefix(policy, log.prefix, 2).waits_for == (4,)
+    assert pace(policy, log.prefix) == 1
+    for time_s, peer in ((2_100, 1), (2_110, 2), (2_120, 3)):
+        assert sync_prefix(policy, log.prefix, 3, now_s=time_s).size is None
+        log.at(time_s).publish(peer, 2)
+    cut = sync_prefix(policy, log.prefix, 3)
+    assert (cut.size, cut.missing) == (log.prefix.size, ()), "it can publish nothing for round 2 any more"
+    assert cut.present == (UpdateRef(1, 2), UpdateRef(2, 2), UpdateRef(3, 2))
+    assert pace(policy, log.prefix) == 2
+    attest_all(log, (1, 2, 3), 2)
+    chosen = select(policy, log.prefix, 1, 3)
+    assert chosen.candidates[0].ref.peer != 4
+    early = log.prefix.update(UpdateRef(4, 2)).update.seen
+    assert chosen.considered[3].reason == f"made before round 2 had begun, at log size {early}"
+
+
+@pytest.mark.parametrize(("short_by", "counted"), [(0, True), (1, False)])
+def test_an_update_counts_if_it_had_seen_the_attestations(short_by, counted):
+    log, policy = started(3), rules("sync")
+    attest_all(log, (1, 2, 3), 1)
+    log.publish(1, 2, seen=log.prefix.size - short_by)
+    assert pace(policy, log.prefix) == (2 if counted else 1)
+    late = started(3)
+    late.attest(1, UpdateRef(2, 1), UpdateRef(3, 1))
+    late.at(2_100).announce(1, 1, "http://a")  # the first entry after the deadline is what tells
+    late.publish(1, 2, seen=late.prefix.size - 1 - short_by)
+    assert pace(policy, late.prefix) == (2 if counted else 1)
 
 
 WORDS = st.lists(
