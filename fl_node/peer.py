@@ -89,7 +89,8 @@ class Peer:
     (:func:`fl_node.merging.personal.published`). ``own_layers`` holds those; it is needed only where the spec keeps
     some. ``base_scores``: validation scores, in ppm, of bases that this peer scored, by their digest. ``known_bases``:
     bases by digest, which need not be made again to be scored; a simulation may share one table among its peers, and
-    empty it as it likes. ``None`` keeps none, for want of memory.
+    empty it as it likes. ``None`` keeps none, for want of memory. ``verified``: likewise the tensors of updates, by
+    content digest and commitment, whose check need not be repeated.
     """
 
     spec: Spec
@@ -111,6 +112,7 @@ class Peer:
     published_bytes: int = 0
     base_scores: dict[bytes, int] = field(default_factory=dict)
     known_bases: MutableMapping[bytes, Tensors] | None = None
+    verified: MutableMapping[bytes, Tensors] | None = None
 
     def __post_init__(self) -> None:
         if self.spec.merging.personal and self.own_layers is None:

@@ -214,13 +214,25 @@ def _usable(peer: Peer, entry: UpdateEntry) -> _Good | Failure:
         # content could not be had.
         return Failure(Reason.UNAVAILABLE, str(error))
     try:
-        tensors = verified_tensors(peer.spec, held.data, entry, peer.prefix, peer.schema)
+        tensors = _verified(peer, held.data, entry)
     except MalformedWeights as error:
         return Failure(Reason.MALFORMED, str(error))
     except ContentMismatch as error:
         return Failure(Reason.DIGEST_MISMATCH, str(error))
     held.forget()
     return _Good(tensors, held)
+
+
+def _verified(peer: Peer, data: Buffer, entry: UpdateEntry) -> Tensors:
+    """The update's tensors, looked up where peers of one process share what they verified."""
+    if peer.verified is None:
+        return verified_tensors(peer.spec, data, entry, peer.prefix, peer.schema)
+    # The commitment names publisher and sequence; the content, the very bytes.
+    key = entry.update.content + entry.update.weights
+    found = peer.verified.get(key)
+    if found is None:
+        found = peer.verified[key] = verified_tensors(peer.spec, data, entry, peer.prefix, peer.schema)
+    return found
 
 
 def obtain(peer: Peer, entry: UpdateEntry) -> Held:

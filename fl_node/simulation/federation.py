@@ -25,7 +25,16 @@ from fl_node.retention import collect
 from fl_node.simulation.attacks import Malice
 from fl_node.simulation.deal import Dealt
 from fl_node.simulation.faults import Cast
-from fl_node.simulation.memory import Clock, MemoryJournal, Nobody, PeerStore, SharedIndex, SimulatedPeer, VirtualClock
+from fl_node.simulation.memory import (
+    Clock,
+    MemoryJournal,
+    Nobody,
+    PeerStore,
+    SharedIndex,
+    SimulatedPeer,
+    Table,
+    VirtualClock,
+)
 from fl_node.simulation.trainers import SimulatedTrainer
 from fl_node.spec import Federation
 from fl_node.supply import cid_of_update, stored_weights
@@ -34,6 +43,8 @@ from fl_node.supply import cid_of_update, stored_weights
 KEPT_ROUNDS = 3
 #: As far as they fit in here, bytes are kept for as long as the spec says.
 KEPT_BYTES = 128 << 20
+#: Models at least that a table of the process holds, however large they are.
+LEAST_TABLE = 64
 #: Members that a constructor takes; the others are admitted one by one.
 GENESIS_MEMBERS = 256
 
@@ -53,6 +64,8 @@ class World:
     genesis: Tensors
     schema: Schema
     prefix: Prefix
+    bases: Table
+    verified: Table
     peers: dict[int, SimulatedPeer] = field(default_factory=dict)
     trainers: dict[int, SimulatedTrainer] = field(default_factory=dict)
     events: list[tuple[int, Event]] = field(default_factory=list)
@@ -105,6 +118,8 @@ class World:
             emit=lambda event: self._hear(number, event),
             stop=threading.Event(),
             own_layers=OwnLayers(spec, lambda: self.genesis),
+            known_bases=self.bases,
+            verified=self.verified,
             clock=self.clock,
         )
 
@@ -188,6 +203,8 @@ def put_together(
     whole = genesis(spec) if start is None else start
     index = SharedIndex(owner, spec.rounds.depth)
     index.sync()
+    schema = shared_schema(spec, weights.schema_of(whole))
+    most = max(LEAST_TABLE, KEPT_BYTES // weights.encoded_size(schema))
     world = World(
         federation=federation,
         cast=cast,
@@ -198,8 +215,10 @@ def put_together(
         index=index,
         store=MemoryStore(),
         genesis=whole,
-        schema=shared_schema(spec, weights.schema_of(whole)),
+        schema=schema,
         prefix=Prefix(index.entries()),
+        bases=Table(most),
+        verified=Table(most),
     )
     for number in founders:
         world.join(number)

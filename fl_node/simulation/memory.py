@@ -17,6 +17,7 @@ from fl_node.errors import ContentUnavailable
 from fl_node.journal import Draft
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.protocol import LedgerReader
+from fl_node.merging.weights import Tensors
 from fl_node.peer import Peer
 
 
@@ -104,6 +105,19 @@ class PeerStore:
 
     def close(self) -> None:
         pass
+
+
+class Table(dict[bytes, Tensors]):
+    """Tensors by digest, the latest so many: what one peer of the process worked out, the others need not."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def __setitem__(self, key: bytes, tensors: Tensors) -> None:
+        while len(self) >= self._most:
+            del self[next(iter(self))]
+        super().__setitem__(key, tensors)
 
 
 class Nobody:
