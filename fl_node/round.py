@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fl_node.attesting import attest, remember_base
+from fl_node.choosing import chosen_now, gathered
 from fl_node.content.cid import Cid
 from fl_node.errors import (
     AlreadyRecorded,
@@ -31,9 +32,8 @@ from fl_node.journal import Draft
 from fl_node.merging import weights
 from fl_node.merging.aggregation import Merge, same_parents
 from fl_node.merging.attested import attestable, attests_first
-from fl_node.merging.outcomes import Failure
 from fl_node.merging.personal import published
-from fl_node.merging.selection import Selection, select
+from fl_node.merging.selection import Selection
 from fl_node.merging.trust import check_row, recorded_trust
 from fl_node.merging.weights import Tensors
 from fl_node.peer import Moved, Peer
@@ -109,7 +109,7 @@ def merge(peer: Peer, goal: Goal, draft: Draft | None) -> tuple[Draft, Tensors]:
         now_s = peer.chain_time_s()  # before the look at the chain: entries after it cannot be earlier
         peer.sync()  # 1 read
         seen, seen_root = peer.prefix.size, peer.index.root(peer.prefix.size)
-    chosen, supply = _gathered(peer, goal.round, now_s, seen)  # 2 select, 3 fetch, 4 verify
+    chosen, supply = gathered(peer, goal.round, now_s, seen)  # 2 select, 3 fetch, 4 verify
     row = _row(peer, supply, chosen, goal.sequence)
     with peer.watch.phase("merge"):
         merged = _merged(peer, supply, chosen, row)  # 5 merge
@@ -279,33 +279,6 @@ def _with_content(peer: Peer, draft: Draft) -> Draft:
     return draft
 
 
-def _gathered(peer: Peer, round_number: int, now_s: int, seen: int) -> tuple[Selection, Supply]:
-    """The candidates and their bytes. What cannot be used is objected to, and others may take its place: the choice is
-    made again as everybody will make it who finds the objection in the log."""
-    failed: dict[UpdateRef, Failure] = {}
-    while True:
-        chosen = _chosen(peer, round_number, now_s, seen, failed)
-        supply = gather(peer, chosen.candidates, chosen.excusable)
-        new = {ref: why for ref, why in supply.failures.items() if ref not in chosen.excusable}
-        if not new:
-            return chosen, supply
-        failed |= new
-
-
-def _chosen(
-    peer: Peer,
-    round_number: int,
-    now_s: int,
-    seen: int | None = None,
-    failed: Mapping[UpdateRef, Failure] | None = None,
-) -> Selection:
-    with peer.watch.phase("select"):
-        try:
-            return select(peer.spec, peer.prefix, peer.number, round_number, seen=seen, now_s=now_s, failed=failed)
-        except ValueError as cause:
-            raise Moved(f"round {round_number} must wait again: {cause}") from cause
-
-
 def _merged_again(peer: Peer, draft: Draft) -> Tensors | None:
     """The draft's base, from the store; ``None`` (and no draft any more) where it cannot be had again, or where the
     publisher of a parent has been retired since: what it gave need not be trained on."""
@@ -314,7 +287,7 @@ def _merged_again(peer: Peer, draft: Draft) -> Tensors | None:
     if not supply.failures and all(peer.prefix.peer(entry.ref.peer).active for entry in entries):
         row = {parent.peer: parent.share_ppm for parent in draft.parents}
         try:
-            chosen = _chosen(peer, draft.round, peer.chain_time_s(), draft.seen)
+            chosen = chosen_now(peer, draft.round, peer.chain_time_s(), draft.seen)
             with peer.watch.phase("merge"):
                 merged = _merged(peer, supply, chosen, row)
         except (Moved, ValueError):  # what it was chosen by is not there any more
@@ -342,7 +315,7 @@ def _revised(peer: Peer, draft: Draft, now_s: int) -> Draft | None:
     same parents from the log as it is now, only what was seen changes, and the report that says so; the training
     stands. Otherwise ``None``."""
     try:
-        chosen = _chosen(peer, draft.round, now_s)
+        chosen = chosen_now(peer, draft.round, now_s)
     except Moved:
         return None
     row = {parent.peer: parent.share_ppm for parent in draft.parents}

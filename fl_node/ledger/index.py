@@ -73,6 +73,24 @@ class LedgerIndex(LogStore):
         with self._following:
             return self._follow(reader)
 
+    def ahead(self) -> tuple[Entry, ...]:
+        """Entries that the chain has beyond the last sync, as its tip has them: not deep enough to count as seen, and
+        not checked against the root. For their own writer, who must not act as if it had not spoken.
+
+        Raises:
+            ChainUnavailable: the endpoint does not answer.
+        """
+        known = self._known()
+        news = self._reader.news(known) if self._reader is not None else None
+        if news is None or not news.follows:
+            return ()
+        found = []
+        for log in news.logs:
+            index, time_s, body = codec.decode(log.topics, log.data)
+            where = log.block_number, log.block_hash, log.tx_hash
+            found.append(Entry(index, time_s, *where, log.topics, log.data, body))
+        return tuple(found)
+
     def _follow(self, reader: LedgerReader) -> Synced:
         for attempt in range(_ATTEMPTS):
             if attempt:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +159,28 @@ def test_an_attestation_that_the_log_does_not_show_yet_is_no_trouble(tmp_path: P
     assert set(twins.replay().check_attestations()) == {(1, UpdateRef(2, 1))}
 
 
+def lying(twins: Twins, number: int, in_round: int) -> Callable[[], None]:
+    """From now on this peer records, in one round, another base than it trained from; what ends that."""
+    ledger = twins.ledgers[number]
+    publish = ledger.publish
+
+    def lie(update: Any, parents: Any) -> Any:
+        return publish(replace(update, base=b"x" * 32) if update.round == in_round else update, parents)
+
+    ledger.publish = lie  # type: ignore[method-assign]
+    return lambda: delattr(ledger, "publish")
+
+
+def lose(twins: Twins, number: int, ref: UpdateRef) -> None:
+    """Take an update's bytes away from a peer's store."""
+    store = twins.stores[number]
+    lost = twins.replay().full.update(ref)
+    (cid,) = {pin.cid for pin in store.pins() if pin.cid.digest == lost.content}
+    for label in ("own", "fetched"):
+        store.unpin(cid, label)
+    store.gc()
+
+
 @pytest.mark.parametrize("scores", ["attested", "claimed"])
 def test_a_base_that_does_not_follow_is_objected_to(
     tmp_path: Path, scores: str, monkeypatch: pytest.MonkeyPatch
@@ -164,17 +188,9 @@ def test_a_base_that_does_not_follow_is_objected_to(
     spec = small_spec(merging={"scores": scores}, attestation={"mode": "all"}, rounds={"mode": "sync", "planned": 3})
     twins = Twins(tmp_path, spec)
     peers = announced(twins, 1, 2, 3)
-    liar = twins.ledgers[3]
-    publish = liar.publish
-
-    def lie(update: Any, parents: Any) -> Any:
-        from dataclasses import replace
-
-        return publish(replace(update, base=b"x" * 32) if update.round == 2 else update, parents)
-
-    liar.publish = lie  # type: ignore[method-assign]
+    honest = lying(twins, 3, 2)
     in_turn(peers, 2)
-    del liar.publish  # type: ignore[attr-defined]
+    honest()
     in_turn(peers, 1)
     replay = twins.replay()
     words = [entry.body for entry in replay.entries if isinstance(entry.body, UpdateObjected)]
@@ -211,11 +227,7 @@ def test_a_base_whose_parents_are_gone_is_not_attested(tmp_path: Path) -> None:
     twins = Twins(tmp_path, spec, size=2)
     first, second = announced(twins, 1, 2)
     play(second, 2)
-    lost = second.prefix.update(UpdateRef(2, 1))
-    cid = [pin.cid for pin in twins.stores[2].pins() if pin.cid.digest == lost.content]
-    twins.stores[2].unpin(cid[0], "own")
-    twins.stores[2].unpin(cid[0], "fetched")
-    twins.stores[2].gc()
+    lose(twins, 2, UpdateRef(2, 1))
     play(first)
     assert "not-attested" in twins.kinds[1]
     assert not twins.replay().check_attestations()
@@ -247,3 +259,32 @@ def test_coarsened_scores_are_multiples_and_never_above_the_whole() -> None:
         900_000,
     ]
     assert coarsened(PPM, 10_000) == PPM and coarsened(123_456, 1) == 123_456
+
+
+@pytest.mark.parametrize("why", ["a false base", "a parent that is gone"])
+def test_an_own_objection_that_the_log_does_not_show_yet_binds_all_the_same(tmp_path: Path, why: str) -> None:
+    """Two blocks must lie on an entry before it counts as seen; a reader of the finished log sees the objection that
+    was made for this round, and holds the base against it."""
+    spec = small_spec(
+        merging={"scores": "attested", "unattested": "zero", "aggregation": "uniform"},
+        attestation={"mode": "all"},
+        rounds={"planned": 4, "depth": 2},
+    )
+    twins = Twins(tmp_path, spec)
+    first, second, _ = announced(twins, 1, 2, 3)
+    twins.chain.mine(2)
+    if why == "a false base":
+        lying(twins, 2, 1)
+        play(second)
+    else:
+        play(second)
+        twins.chain.mine(2)
+        play(second)
+        lose(twins, 2, UpdateRef(2, 1))
+    twins.chain.mine(2)
+    play(first)
+    twins.chain.mine(2)
+    words = [entry.body for entry in twins.replay().entries if isinstance(entry.body, UpdateObjected)]
+    assert [(word.peer, word.target.peer) for word in words] == [(1, 2)]
+    (update,) = twins.replay().check([1])
+    assert update.parents == ()
