@@ -52,7 +52,8 @@ def write_spec(arguments: argparse.Namespace) -> int:
         f"""
 Preset {chosen.name}: {chosen.what}.
 
-Next: look at it, above all at [task] and [model], which are those of an example; then deploy it with
+Next: look at it, above all at [task] and [model], which are those of an example, and at content.allow_networks if
+peers reach each other over a private network ("127.0.0.0/8" if all run on this machine). Then deploy it with
     python scripts/deploy_contract.py --rpc URL --spec {path} --member ADDRESS:SITE ...""",
         file=sys.stderr,
     )
