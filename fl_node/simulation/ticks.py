@@ -89,35 +89,35 @@ class Ticks:
             if not self._open() and not waiting:
                 return
             parts = self._parts()
-            if parts:
-                rows = self._play(parts)
-                self.tick += 1
-                self._idle_s = 0.0
-                world.clock.advance(TICK_S)
-                world.follow()
-                world.tidy()
-                yield rows
-            else:
+            rows = self._play(parts) if parts else []
+            if not rows:
                 self._wait()
+                continue
+            self.tick += 1
+            self._idle_s = 0.0
+            world.clock.advance(TICK_S)
+            world.follow()
+            world.tidy()
+            yield rows
 
     def _open(self) -> list[int]:
         """Who is still in play."""
         return [n for n in self.world.peers if n not in self._closed and n not in self.failures]
 
     def _wait(self) -> None:
-        """Nobody's turn: let time pass, more and more of it, but not past the end of a straggler's round."""
+        """Nobody records anything: let time pass, more and more of it, but not past the end of a straggler's round."""
         world, rounds = self.world, self.world.federation.spec.rounds
         step = max(TICK_S, self._idle_s)
         ends = [at - world.clock() for at in self._busy_until.values() if at > world.clock()]
-        step = min([step, *ends])
-        self._idle_s += step
+        began = world.clock()
+        world.clock.advance(min([step, *ends]))
+        self._idle_s += world.clock() - began
         longest = max(rounds.deadline_s, rounds.min_interval_s, world.federation.spec.merging.silent_s, TICK_S)
         if self._idle_s > _MOST_WAITS * longest:
             raise FlNodeError(
                 f"peers {self._open()} wait for ever: nobody acted for {self._idle_s:.0f} s of the simulation's clock; "
                 "expected somebody to act within the spec's deadlines: fewer faults, or a smaller rounds.deadline_s"
             )
-        world.clock.advance(step)
 
     # ---- who acts ------------------------------------------------------------------------------------------------
 
