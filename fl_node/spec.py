@@ -127,7 +127,7 @@ def read_federation(path: Path) -> Federation:
     try:
         raw = path.read_bytes()
     except OSError as cause:
-        raise SpecError(f"cannot read the federation file {path}: {cause.strerror}; pass --federation FILE") from cause
+        raise SpecError(f"cannot read the federation file {path}: {cause.strerror}; check the path") from cause
     return parse_federation(raw, str(path), path)
 
 

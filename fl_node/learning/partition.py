@@ -123,8 +123,9 @@ def partition(labels: Indices, peers: int, how: Partition | str, seed: int) -> l
     parts = [np.flatnonzero(owners == number) for number in range(peers)]
     empty = [str(number + 1) for number, part in enumerate(parts) if not len(part)]
     if empty:
+        named = ", ".join(empty[:8]) + (f" and {len(empty) - 8} more" if len(empty) > 8 else "")
         raise DataError(
-            f"partition {chosen} of {len(labels)} rows leaves peer {', '.join(empty)} of {peers} without rows; use "
+            f"partition {chosen} of {len(labels)} rows leaves peer {named} of {peers} without rows; use "
             "fewer peers, another seed, or a milder partition"
         )
     return parts
