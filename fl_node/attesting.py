@@ -18,14 +18,15 @@ from fl_node.errors import (
     StoreFull,
     StoreUnreachable,
 )
+from fl_node.merging.aggregation import Merge
 from fl_node.merging.attested import MOST_ATTESTED
 from fl_node.merging.outcomes import Failure
 from fl_node.merging.weights import Tensors
 from fl_node.peer import Peer
 from fl_node.prefix import UpdateEntry
 from fl_node.progress import Event
-from fl_node.rebasing import BaseDiffers, recorded_base
-from fl_node.records import PPM, ZERO32, Attestation, Reason, Role, UpdateRef
+from fl_node.rebasing import BaseDiffers, chosen_for, recorded_base
+from fl_node.records import PPM, ZERO32, Attestation, Parent, Reason, Role, Rule, UpdateRef
 from fl_node.supply import gather, object_to
 
 #: Bases whose score is remembered: those of a few rounds, in a federation of many.
@@ -80,10 +81,11 @@ def coarsened(score_ppm: int, step_ppm: int) -> int:
     return min((score_ppm + step_ppm // 2) // step_ppm, PPM // step_ppm) * step_ppm
 
 
-def remember_base(peer: Peer, digest: bytes, base: Tensors) -> None:
+def remember_base(peer: Peer, digest: bytes, merged: Merge) -> None:
     """Score one's own base for attestations to come: in a synchronous round others' updates have the same one."""
     if peer.spec.attestation.mode != "none" and peer.prefix.peer(peer.number).roles & Role.ATTEST:
-        _remember(peer, _key(peer, digest), _validated(peer, base))
+        key = _key(peer, peer.number, digest, merged.rule, merged.parents)
+        _remember(peer, key, _validated(peer, merged.tensors))
 
 
 def _is_open(peer: Peer, entry: UpdateEntry) -> bool:
@@ -96,13 +98,15 @@ def _is_open(peer: Peer, entry: UpdateEntry) -> bool:
 
 
 def _base_score(peer: Peer, entry: UpdateEntry, merged: bool) -> int | None:
-    """The validation score of an update's base; ``None`` where the base cannot be made again."""
-    key = _key(peer, entry.update.base)
-    found = peer.base_scores.get(key)
-    if found is not None:
-        return found
+    """The validation score of an update's base; ``None`` where the base cannot be made again, or is another one."""
+    update = entry.update
+    key = _key(peer, entry.ref.peer, update.base, update.rule, entry.parents)
     try:
-        base = recorded_base(peer, entry)
+        chosen = chosen_for(peer, entry)
+        found = peer.base_scores.get(key)
+        if found is not None:
+            return found
+        base = recorded_base(peer, entry, chosen)
     except (StoreFull, StoreUnreachable):
         raise
     except (ContentError, MalformedWeights) as error:
@@ -119,11 +123,17 @@ def _base_score(peer: Peer, entry: UpdateEntry, merged: bool) -> int | None:
     return _remember(peer, key, _validated(peer, base))
 
 
-def _key(peer: Peer, digest: bytes) -> bytes:
-    """What a base's score depends on: the base, and one's own personal tensors, which each own update changes."""
-    if not peer.spec.merging.personal:
-        return digest
-    return digest + peer.prefix.sequence(peer.number).to_bytes(4, "big")
+def _key(peer: Peer, by: int, digest: bytes, rule: int, parents: Sequence[Parent]) -> bytes:
+    """What a base's score depends on, and what makes it that base: by its digest alone, one could pass off the base of
+    others, or the genesis, as what one's own parents gave."""
+    numbers = [rule]
+    for parent in parents:
+        numbers += [parent.peer, parent.sequence, parent.share_ppm]
+    if peer.spec.merging.clip != "none" or rule == Rule.CENTRED_CLIPPING:
+        numbers.append(by)  # it is clipped around a model of its own
+    if peer.spec.merging.personal:
+        numbers.append(peer.prefix.sequence(peer.number))  # one's own personal tensors change with each update
+    return digest + b"".join(number.to_bytes(4, "big") for number in numbers)
 
 
 def _remember(peer: Peer, key: bytes, score_ppm: int) -> int:

@@ -87,8 +87,11 @@ def withdraw(peer: Peer, ref: UpdateRef) -> None:
         peer.emit(Event("objection-refused", f"the ledger refused to withdraw {ref}: {error}", {}))
 
 
-def recorded_base(peer: Peer, entry: UpdateEntry) -> Tensors:
+def recorded_base(peer: Peer, entry: UpdateEntry, chosen: Selection) -> Tensors:
     """The base that an update records, made again from its parents' bytes, by the rules of the log before it.
+
+    Args:
+        chosen: of :func:`chosen_for`.
 
     Raises:
         ContentError, MalformedWeights: a parent's bytes, or what the rules clip around, cannot be had.
@@ -98,9 +101,7 @@ def recorded_base(peer: Peer, entry: UpdateEntry) -> Tensors:
     if known is not None:
         return known
     before = peer.prefix.upto(entry.index)
-    parents = tuple(before.update(parent.ref) for parent in entry.parents)
-    supply = gather_quietly(peer, parents)
-    chosen = chosen_for(peer, entry)
+    supply = gather_quietly(peer, tuple(before.update(parent.ref) for parent in entry.parents))
     row = {parent.peer: parent.share_ppm for parent in entry.parents}
     try:
         merged = combine(peer, before, entry.ref.peer, supply, chosen.standing, row)
@@ -120,10 +121,23 @@ def recorded_base(peer: Peer, entry: UpdateEntry) -> Tensors:
 
 
 def chosen_for(peer: Peer, entry: UpdateEntry) -> Selection:
-    """The selection behind a recorded update, again."""
+    """The selection behind a recorded update, again: docs/replay-rules.md, section 9. Needs no bytes.
+
+    Who records other parents is not to be believed: it could have others fetch whatever there is, or start from the
+    genesis by its own word and shine by what it improved.
+
+    Raises:
+        BaseDiffers: the policy gives other parents than those recorded.
+    """
     before = peer.prefix.upto(entry.index)
     update = entry.update
     try:
-        return select(peer.spec, before, entry.ref.peer, update.round, seen=update.seen, now_s=entry.time_s)
+        chosen = select(peer.spec, before, entry.ref.peer, update.round, seen=update.seen, now_s=entry.time_s)
     except (ValueError, LookupError) as cause:
         raise BaseDiffers(f"{entry.ref} cannot follow from the log that it had seen: {cause}") from cause
+    given, recorded = {one.ref for one in chosen.candidates}, {parent.ref for parent in entry.parents}
+    if not given - chosen.excusable <= recorded <= given:
+        named = ", ".join(map(str, sorted(recorded))) or "no parents"
+        expected = ", ".join(map(str, sorted(given))) or "none"
+        raise BaseDiffers(f"{entry.ref} records {named}; the policy gives {expected} from the log that it had seen")
+    return chosen

@@ -120,7 +120,7 @@ def merge(peer: Peer, goal: Goal, draft: Draft | None) -> tuple[Draft, Tensors]:
         peer.known_bases[base] = merged.tensors
     with peer.watch.phase("evaluate"):
         found = peer.trainer.evaluate(peer.whole(merged.tensors, goal.sequence - 1))
-    remember_base(peer, base, merged.tensors)
+    remember_base(peer, base, merged)
     draft = Draft(
         sequence=goal.sequence,
         round=goal.round,

@@ -125,7 +125,12 @@ def test_depth_hides_the_newest_blocks_and_what_comes_and_goes_there(world: Worl
     index = LedgerIndex(":memory:", world.owner, depth=3)
     play(world, 2)
     assert index.sync().head.size == index.size == 7
+    with LedgerIndex(":memory:", world.owner) as whole:
+        whole.sync()
+        assert index.ahead() == tuple(whole.entries(7)) != ()
+        assert whole.ahead() == ()
     world.chain.reorganise(3)
+    assert index.ahead() == ()
     assert index.sync().orphaned == ()
     world.chain.mine(3)
     assert index.sync().head.size == 7
@@ -330,6 +335,7 @@ def test_news_are_two_requests_and_more_only_where_batches_are_refused(anvil: De
                 relay.seen.clear()
                 assert index.sync().added == 0
                 assert relay.seen == {"eth_getBlockByNumber": 1}
+                assert [entry.index for entry in index.ahead()] == [index.size + at for at in range(depth)]
             play(world, 1, rounds)
     world.close()
 

@@ -13,9 +13,10 @@ from twins import Twins, flipped, small_spec
 from fl_node.attesting import coarsened
 from fl_node.errors import ChainUnavailable
 from fl_node.learning.training import Trainer
+from fl_node.merging import weights
 from fl_node.node import next_goal
 from fl_node.peer import Peer
-from fl_node.records import PPM, Reason, Role, UpdateObjected, UpdateRef
+from fl_node.records import PPM, Parent, Reason, Role, Rule, UpdateObjected, UpdateRef
 from fl_node.round import play_round
 from fl_node.turns import await_turn
 
@@ -288,3 +289,49 @@ def test_an_own_objection_that_the_log_does_not_show_yet_binds_all_the_same(tmp_
     assert [(word.peer, word.target.peer) for word in words] == [(1, 2)]
     (update,) = twins.replay().check([1])
     assert update.parents == ()
+
+
+@pytest.mark.parametrize("given", ["none", "an old one", "the right ones, and the genesis"])
+def test_parents_that_the_policy_does_not_give_are_objected_to(tmp_path: Path, given: str) -> None:
+    """One who starts from the genesis by its own word would shine by what its update improved; and one who names old
+    updates would send everybody to fetch them."""
+    spec = small_spec(
+        merging={"selection": "best", "scores": "attested", "measure": "improvement"},
+        attestation={"mode": "all"},
+        rounds={"mode": "sync", "planned": 3},
+    )
+    twins = Twins(tmp_path, spec)
+    peers = announced(twins, 1, 2, 3)
+    ledger, publish = twins.ledgers[3], twins.ledgers[3].publish
+
+    def lie(update: Any, parents: Any) -> Any:
+        if update.round != 3:
+            return publish(update, parents)
+        base = weights.digest(twins.genesis)
+        if given.startswith("the right"):
+            return publish(replace(update, base=base, base_score_ppm=0), parents)
+        if given == "none":
+            return publish(replace(update, base=base, rule=Rule.GENESIS, base_score_ppm=0), ())
+        entry = twins.replay().full.update(UpdateRef(1, 1))
+        return publish(replace(update, base=b"x" * 32), [Parent(1, 1, entry.content[:4], PPM)])
+
+    ledger.publish = lie  # type: ignore[method-assign]
+    in_turn(peers, 3)
+    fetched: list[Any] = []
+    fetch = twins.wire.fetch_into
+
+    def heard(store: Any, cid: Any, *rest: Any, **more: Any) -> Any:
+        fetched.append(cid)
+        return fetch(store, cid, *rest, **more)
+
+    twins.wire.fetch_into = heard  # type: ignore[method-assign]
+    in_turn(peers, 1)
+    replay = twins.replay()
+    words = [entry.body for entry in replay.entries if isinstance(entry.body, UpdateObjected)]
+    assert {(word.peer, word.target, word.reason) for word in words} == {
+        (peer, UpdateRef(3, 3), Reason.DIGEST_MISMATCH) for peer in (1, 2)
+    }
+    asked = {cid.digest for cid in fetched} - {entry.content for entry in replay.full.of_round(3)}
+    assert not asked or given.startswith("the right")
+    last = [update for update in replay.check([1, 2]) if update.round == 4]
+    assert all(parent.peer != 3 for update in last for parent in update.parents)

@@ -19,7 +19,7 @@ SELECTIONS: dict[str, dict[str, Any]] = {
     "best": {},
     "above-own": {"measure": "improvement"},
     "random-k": {"k": 2},
-    "ring": {"silent_s": 0.5},
+    "ring": {"silent_s": 20.0},
     "graph": {"graph": "edges", "edges": ((1, 2), (2, 3), (3, 4), (1, 4), (1, 5))},
 }
 RULES: dict[str, dict[str, Any]] = {
@@ -58,6 +58,7 @@ def test_every_policy_replays(tmp_path: Path, mode: str, selection: str, rule: s
     spec = small_spec(
         rounds={"mode": mode, "planned": 2, "deadline_s": 5.0},
         merging={"selection": selection, "aggregation": rule, **SELECTIONS[selection], **RULES[rule]},
+        attestation={"mode": "all"},
         content={"fetch_timeout_s": 1.0},
     )
     check_coherence(spec.task, spec.training, spec.merging, spec.attestation, spec.rounds, "test")
@@ -65,8 +66,10 @@ def test_every_policy_replays(tmp_path: Path, mode: str, selection: str, rule: s
     twins.trainers[4].spoil = flipped
     twins.wire.down.add("memory://5")  # it serves nobody: everybody objects, and the round goes on
     assert set(twins.run().values()) == {None}
+    assert not any("base-differs" in kinds for kinds in twins.kinds.values()), "nobody's base is other than it says"
     replay = twins.replay()
     updates = replay.check()
+    assert replay.check_attestations()
     assert {update.ref.peer for update in updates if update.final} == {1, 2, 3, 4, 5}
     if selection == "ring":
         assert len(updates) == 5 * 3
