@@ -6,7 +6,8 @@ Four questions:
 
 - plain: six peers, Fashion-MNIST, logistic, all 60,000 rows, five rounds of one epoch: how long against
   `benchmarks/plain_loop.py`, the same training as one plain script, in alternation?
-- batch: a hundred peers, twenty rounds, MNIST: whole simulations, trained side by side against one after the other.
+- batch: a hundred peers, twenty rounds of gossip, MNIST: whole simulations, trained side by side against one after the
+  other. `benchmarks/batched.py` has the training alone.
 - large: a thousand peers, gossip with k = 5, MNIST, ten rounds: time and memory.
 - flat: what one round of one peer costs under gossip, with as many rows a peer for 10 to 1,000 peers.
 
@@ -16,6 +17,7 @@ Other programs on the machine slow a process on the clock; the processor's secon
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -32,6 +34,8 @@ import numpy as np
 
 from benchmarks.record import write_results
 from fl_node.learning.images import read_idx
+from fl_node.simulation import Settings
+from fl_node.simulation import simulate as in_process
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("plain", "batch", "large", "flat")
@@ -94,8 +98,7 @@ def against_plain(data: Path, repeats: int) -> dict[str, object]:
 
 
 def batched(data: Path, repeats: int) -> dict[str, object]:
-    flags = ("--preset", "fedavg", "--set", "merging.aggregation=uniform", "--peers", 100, "--rounds", 20)
-    flags += ("--dataset", "mnist", "--data-dir", data)
+    flags = (*GOSSIP, "--peers", 100, "--rounds", 20, "--dataset", "mnist", "--data-dir", data)
     pairs = [(simulate(*flags, "--batch", "never"), simulate(*flags, "--batch", "always")) for _ in range(repeats)]
     return {
         "loop_100_peers_s": median(loop.wall_s for loop, _ in pairs),
@@ -132,12 +135,20 @@ def flat(data: Path, counts: Sequence[int] = (10, 30, 100, 300, 1000)) -> dict[s
                 f'[task]\ndata = "npz:{file}"\ninput_shape = [28, 28]\n[training]\nlearning_rate = 0.1\n'
                 '[merging]\nselection = "random-k"\nk = 5\naggregation = "uniform"\n[rounds]\nplanned = 5\n'
             )
-            found = simulate("--spec", spec, "--peers", peers)
-            costs.append(found.told["seconds"]["per_round"][0] / peers * 1000)
+            costs.append(tick_cost(Settings(spec=spec, peers=(peers,), rounds=max(6, 400 // peers), threads=1)))
     return {
-        "gossip_ms_a_peer_round": {str(peers): round(cost, 2) for peers, cost in zip(counts, costs, strict=True)},
-        "gossip_ms_a_peer_round_most_over_least": round(max(costs) / min(costs), 2),
+        "gossip_processor_ms_a_peer_round": {str(n): round(cost, 2) for n, cost in zip(counts, costs, strict=True)},
+        "gossip_most_over_least": round(max(costs) / min(costs), 2),
     }
+
+
+def tick_cost(settings: Settings) -> float:
+    """Processor milliseconds of one peer in a round in which it merges and trains, median over the rounds."""
+    marks: list[float] = []
+    in_process(settings, lambda peers, seed, rows: marks.append(time.process_time()))
+    # The first round merges nothing; the last two are the closing one, which is also judged, and the end.
+    ticks = [(after - before) * 1000 for before, after in itertools.pairwise(marks[:-2])]
+    return statistics.median(ticks) / settings.peers[0]
 
 
 def median(values: Any, digits: int = 2) -> float:

@@ -223,6 +223,9 @@ def _simulate(command: Command) -> None:
     )
     sub.add_argument("--threads", type=int, default=0, help="threads at work; 0: as many as cores (default: 0)")
     sub.add_argument("--out", default=None, metavar="DIR", help="folder of results; gone on with if it has some")
+    sub.add_argument(
+        "--allow-code", default="", metavar="NAMES", help="module:callable names that the file may run (default: none)"
+    )
 
 
 def _doctor(command: Command) -> None:

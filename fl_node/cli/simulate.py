@@ -12,6 +12,7 @@ from types import FrameType
 from fl_node.errors import UsageError
 from fl_node.simulation import Faults, Result, Settings
 from fl_node.simulation import simulate as play
+from fl_node.simulation.checks import check
 from fl_node.simulation.progress import shown
 from fl_node.simulation.settings import parse_override
 from fl_node.simulation.told import as_json
@@ -23,6 +24,9 @@ def simulate(arguments: argparse.Namespace) -> int:
     """Run federations in this process; 0 if every peer could go on to the end."""
     settings = settings_of(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
+    for peers, warnings in check(settings).items():
+        for warning in warnings:
+            print(f"fl-node: warning: {peers} peers: {warning}", file=sys.stderr)
     with shown(settings) as tell:
         result = play(settings, tell)
     told = as_json(settings, result)
@@ -75,6 +79,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         ledger=arguments.ledger,
         batch=arguments.batch,
         out=Path(arguments.out) if arguments.out else None,
+        allow_code=arguments.allow_code,
         threads=arguments.threads,
     )
 

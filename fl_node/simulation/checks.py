@@ -11,7 +11,7 @@ from fl_node.merging.fit import check_fit
 from fl_node.simulation.deal import Source
 from fl_node.simulation.faults import cast
 from fl_node.simulation.settings import Settings
-from fl_node.spec import Spec
+from fl_node.spec import Spec, check_code
 
 #: Selections and rules that look at claimed scores, unless attested ones are asked for.
 _BY_SCORE = frozenset({"top-k", "best", "above-own"})
@@ -24,12 +24,14 @@ def check(settings: Settings) -> dict[int, tuple[str, ...]]:
         What works, but hardly as meant, by number of peers.
 
     Raises:
-        SpecError: the policy does not fit the peers: see :func:`fl_node.merging.fit.check_fit`.
+        SpecError: the policy does not fit the peers: see :func:`fl_node.merging.fit.check_fit`; or the federation file
+            names code that nobody agreed to run.
         UsageError: a shift or faults that the peers or the task do not allow.
     """
     found = {}
     for peers in settings.peers:
         spec = settings.federation(peers, settings.seed).spec
+        check_code(spec, settings.agreed_code)
         warnings = list(check_fit(spec, range(1, peers + 1)))
         check_shift(parse_shift(settings.shift), spec.task, peers)
         cast(settings.faults, peers, spec.rounds.planned, settings.seed)

@@ -39,6 +39,8 @@ class Settings:
         evaluate: common-test accuracy of every round's models, or of the final ones only.
         baselines: also train on all rows in one place, and each peer alone, for as many epochs.
         out: the folder of results; one that holds unfinished results of the same settings is gone on with.
+        allow_code: ``module:callable`` names, by commas, that the federation file may have run here. What is named in
+            ``model``, ``dataset`` or ``overrides`` need not be named again.
         threads: at most so many at work; 0: as many as there are cores. Another number may change results in the last
             bits.
 
@@ -69,6 +71,7 @@ class Settings:
     ledger: Literal["memory", "anvil"] = "memory"
     batch: Literal["auto", "always", "never"] = "auto"
     out: Path | None = None
+    allow_code: str = ""
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -127,10 +130,15 @@ class Settings:
                 head += ["", *preset_head(chosen, peers)]
         return spec_text(name, merged(base, self._asked(), seeds, self._overridden()), head=head)
 
+    @property
+    def agreed_code(self) -> str:
+        """The code that whoever made these settings agrees to run."""
+        return ",".join([self.allow_code, self.model or "", self.dataset or "", *map(str, self.overrides.values())])
+
     def as_json(self) -> dict[str, Any]:
         """What decides about the results, for ``config.json``: where they go and how many seeds there are does not."""
         told = {one.name: getattr(self, one.name) for one in fields(self)}
-        for name in ("out", "data_dir", "seeds", "seed"):
+        for name in ("out", "data_dir", "seeds", "seed", "allow_code"):
             del told[name]
         told["spec"] = None if self.spec is None else read_federation(self.spec).digest.hex()
         return cast(dict[str, Any], json.loads(json.dumps(told, default=_plain)))

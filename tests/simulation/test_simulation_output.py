@@ -121,6 +121,13 @@ def test_the_command_tells_a_person() -> None:
         assert words in done.stdout
 
 
+def test_the_command_warns_of_a_graph_in_parts() -> None:
+    edges = "merging.edges=[[1, 2], [3, 4]]"
+    graph = ("--set", "merging.selection=graph", "--set", "merging.graph=edges", "--set", edges)
+    done = run("--peers", 4, "--rounds", 1, "--epochs", 1, *graph)
+    assert done.returncode == 0 and "warning: 4 peers" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [

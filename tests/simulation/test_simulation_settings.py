@@ -120,3 +120,13 @@ def test_choosing_by_claims_on_common_rows_is_warned_of() -> None:
     assert warned(preset="best-of-claimed")
     assert warned(overrides={"merging.aggregation": "score"})
     assert not warned(preset="best-of") and not warned(preset="fedavg")
+
+
+def test_code_that_a_file_names_runs_only_if_allowed(tmp_path: Path) -> None:
+    file = tmp_path / "federation.toml"
+    file.write_text('[model]\nname = "collections:OrderedDict"\n')
+    with pytest.raises(SpecError, match="--allow-code"):
+        simulate(Settings(spec=file))
+    assert check(Settings(spec=file, allow_code="collections:OrderedDict"))
+    # Who names it on the command line has agreed to it.
+    assert check(Settings(model="collections:OrderedDict"))
