@@ -42,7 +42,7 @@ class Case:
 
     def run(self, seed: int, data_dir: Path) -> Run:
         """The run of one seed."""
-        result = simulate(replace(self.settings, data_dir=data_dir, seeds=1, seed=seed))
+        result = simulate(replace(self.settings, data_dir=data_dir, seeds=1, seed=seed, threads=1))
         if result.interrupted:
             raise KeyboardInterrupt
         return result.runs[0]

@@ -19,7 +19,7 @@ def name(preset: str, peers: int) -> str:
 
 
 def _settings(preset: str, peers: int) -> Settings:
-    return Settings(preset=preset, peers=(peers,), rounds=ROUNDS, dataset="mnist", partition="iid", threads=1)
+    return Settings(preset=preset, peers=(peers,), rounds=ROUNDS, dataset="mnist", partition="iid")
 
 
 def _page(found: Table) -> str:
