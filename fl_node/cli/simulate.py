@@ -93,7 +93,7 @@ def summary(settings: Settings, result: Result) -> str:
             continue
         found, own = result.summary("accuracy", "common", peers), result.summary("accuracy", "own", peers)
         many = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
-        lines.append(f"{peers} peers, {many}")
+        lines.append(f"{peers} peer{'s' if peers > 1 else ''}, {many}")
         lines.append(f"  common test accuracy  {_percent(found.mean)}, standard deviation {_percent(found.std)}")
         lines.append(f"  own test accuracy     {_percent(own.mean)}")
         for name, values in (

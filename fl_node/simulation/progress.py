@@ -51,7 +51,10 @@ def lines(whole: int) -> Tell:
             last = score(rows)
             return
         done += 1
-        print(f"run {done} of {whole}: {peers} peers, seed {seed}{', ' + last if last else ''}", file=sys.stderr)
+        print(
+            f"run {done} of {whole}: {peers} peer{'s' if peers > 1 else ''}, seed {seed}{', ' + last if last else ''}",
+            file=sys.stderr,
+        )
         last = ""
 
     return tell

@@ -54,12 +54,14 @@ def simulate(settings: Settings, tell: Tell | None = None) -> Result:
                 tell(peers, seed, [])
     except KeyboardInterrupt:
         interrupted = True
-    result = Result(tuple(runs), time.perf_counter() - began, interrupted)
-    if folder is not None:
-        from fl_node.simulation.report import write_report
+    finally:
+        # Also where a run cannot go on: what was finished before it stays, and is reported.
+        result = Result(tuple(runs), time.perf_counter() - began, interrupted)
+        if folder is not None and (runs or interrupted):
+            from fl_node.simulation.report import write_report
 
-        folder.write(result, as_json(settings, result))
-        write_report(folder.path, settings, result)
+            folder.write(result, as_json(settings, result))
+            write_report(folder.path, settings, result)
     return result
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from fl_node.errors import StoreFull, UsageError
+from fl_node.errors import FlNodeError, StoreFull, UsageError
 from fl_node.simulation import Row, Settings, simulate
+from fl_node.simulation.ticks import Ticks
 from fl_node.spec import read_federation
 
 SMALL = Settings(preset="trust", peers=(3, 4), rounds=2, epochs=1, seeds=2, evaluate="every", threads=1)
@@ -84,6 +85,21 @@ def test_an_interrupted_simulation_goes_on(tmp_path: Path) -> None:
     whole = simulate(settings)
     assert not whole.interrupted and len(whole.runs) == 4
     assert "Unfinished" not in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_run_that_cannot_go_on_takes_no_other_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Ticks.run
+
+    def failing(self: Ticks) -> Any:
+        if self.world.cast.seed == 1:
+            raise FlNodeError("nobody can act")
+        return plain(self)
+
+    monkeypatch.setattr(Ticks, "run", failing)
+    with pytest.raises(FlNodeError, match="nobody can act"):
+        simulate(replace(SMALL, peers=(3,), out=tmp_path))
+    assert len(json.loads((tmp_path / "result.json").read_text())["runs"]) == 1
+    assert "Unfinished: 1 of 2 runs" in (tmp_path / "report.md").read_text()
 
 
 def test_results_of_other_settings_are_not_mixed(folder: Path) -> None:
