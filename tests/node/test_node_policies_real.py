@@ -15,7 +15,7 @@ from fl_node.chains import DevChain
 from fl_node.merging import weights
 from fl_node.models import load_model
 from fl_node.own_layers import OwnLayers
-from fl_node.records import Rule
+from fl_node.records import Reason, Rule, UpdateObjected, UpdateRef
 
 pytestmark = pytest.mark.xdist_group("node-kill")
 
@@ -46,7 +46,11 @@ def test_killed_as_it_attests(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         updates = replay.check()
         assert [update.update.rule for update in updates] == [Rule.GENESIS] * 2 + [Rule.TRUST] * 4
         said = replay.check_attestations()
-        assert {(peer, ref.peer, ref.sequence) for peer, ref in said} == {(1, 2, 1), (2, 1, 1), (1, 2, 2), (2, 1, 2)}
+        # While peer 1 was dead, nobody served its first update: then peer 2 objected to it instead.
+        words = [entry.body for entry in replay.entries if isinstance(entry.body, UpdateObjected)]
+        spoken = {(word.peer, word.target) for word in words} | said.keys()
+        assert {(word.peer, word.target, word.reason) for word in words} <= {(2, UpdateRef(1, 1), Reason.UNAVAILABLE)}
+        assert {(peer, ref.peer, ref.sequence) for peer, ref in spoken} == {(1, 2, 1), (2, 1, 1), (1, 2, 2), (2, 1, 2)}
 
         # A model from elsewhere is whole: with the genesis' personal tensors, or this peer's own.
         spec, final = made.federation.spec, replay.full.updates(1)[-1]
