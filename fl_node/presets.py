@@ -23,6 +23,8 @@ Tables: TypeAlias = dict[str, dict[str, Value]]
 #: Up to so many peers everybody attests everybody; beyond, each a sample: it would grow with the square of the peers.
 _ALL_ATTEST: Final = 17
 _SAMPLE: Final = 16
+#: Scores that decide between single models near the end of training: by whole per cents, chance would.
+_FINE_PPM: Final = 1_000
 #: As many candidates as the ledger takes parents, less the own one.
 _MOST_OTHERS: Final = 63
 
@@ -147,9 +149,12 @@ def _trust(peers: int) -> Tables:
 
 
 def _best_of(peers: int) -> Tables:
+    # All updates of a round have the same base, so the one that improved most is the best. Each is scored by the sites
+    # other than its own, so on other rows; comparing improvements cancels how hard these are, and who published the
+    # base itself gets exactly 0.
     return {
-        "merging": {"selection": "best", **_attested(peers), "measure": "score", "aggregation": "uniform"},
-        "attestation": _attestation(peers),
+        "merging": {"selection": "best", **_attested(peers), "measure": "improvement", "aggregation": "uniform"},
+        "attestation": {**_attestation(peers), "coarsen_ppm": _FINE_PPM},
         "rounds": {"mode": "sync"},
     }
 
@@ -248,7 +253,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         Preset(
             "best-of",
             "Everybody goes on from the best model",
-            "after each round all continue from the update that scores best on data of other sites",
+            "after each round all continue from the update that improved most on data of other sites",
             "selection by validation score, attested by others; see docs/presets.md",
             _best_of,
             least_peers=2,

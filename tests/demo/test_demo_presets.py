@@ -80,8 +80,8 @@ def shares_are_learned(replay: Replay) -> None:
 
 def all_go_on_from_the_best_attested(replay: Replay) -> None:
     said = defaultdict(list)
-    for (_, ref), (score_ppm, _) in replay.check_attestations().items():
-        said[ref].append(score_ppm)
+    for (_, ref), (score_ppm, base_score_ppm) in replay.check_attestations().items():
+        said[ref].append(score_ppm - base_score_ppm)
     for updates in by_round(replay).values():
         (chosen,) = {parent.ref for update in updates for parent in update.parents}
         rivals = {ref: sorted(scores)[(len(scores) - 1) // 2] for ref, scores in said.items()}
