@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from fl_node.merging.draws import tail_of
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import Flag, PeerAdmitted, PeerRetired, Role, UpdateObjected, UpdatePublished, UpdateRef
 
@@ -35,14 +34,10 @@ class Members:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """Everybody's latest trained update in the first ``size`` entries: of active members that publish, by number.
-
-    ``tails`` has of each what enters its rank in a draw.
-    """
+    """Everybody's latest trained update in the first ``size`` entries: of active members that publish, by number."""
 
     size: int
     latest: dict[int, UpdateEntry]
-    tails: dict[int, bytes]
 
 
 @dataclass(slots=True)
@@ -97,7 +92,7 @@ def board_of_present(view: Prefix, present: tuple[UpdateRef, ...]) -> Board:
         entry = whole.latest.get(ref.peer)
         if entry is not None and entry.ref == ref:
             latest[ref.peer] = entry
-    part = Board(view.size, latest, {peer: whole.tails[peer] for peer in latest})
+    part = Board(view.size, latest)
     kept.parts.append((present, view.size, part))
     del kept.parts[:-_BOARDS_KEPT]
     return part
@@ -127,17 +122,16 @@ def _fresh(view: Prefix) -> Board:
         entry = view.trained(peer)
         if entry is not None:
             latest[peer] = entry
-    return Board(view.size, latest, {peer: tail_of(entry.ref) for peer, entry in latest.items()})
+    return Board(view.size, latest)
 
 
 def _forward(view: Prefix, board: Board) -> Board:
     """What happened since. A retired peer writes nothing more, so all that an active one wrote counts."""
-    latest, tails = dict(board.latest), dict(board.tails)
+    latest = dict(board.latest)
     for fact in view.facts(board.size):
         if isinstance(fact.body, UpdatePublished) and not fact.body.update.flags & Flag.FINAL:
             peer, ref = fact.body.peer, fact.body.ref
-            latest[peer], tails[peer] = view.update(ref), tail_of(ref)
+            latest[peer] = view.update(ref)
         elif isinstance(fact.body, PeerRetired):
             latest.pop(fact.body.peer, None)
-            tails.pop(fact.body.peer, None)
-    return Board(view.size, latest, tails)
+    return Board(view.size, latest)

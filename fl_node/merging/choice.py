@@ -87,7 +87,7 @@ class Choice:
 
     def drawn(self, peers: Iterable[int]) -> Iterator[int]:
         """Peers of the pool in the order of this update's draw, lazily."""
-        return in_order(seed_of(self.prefix, self.own_peer, self.own_sequence), peers, self._board.tails)
+        return in_order(seed_of(self.prefix, self.own_peer, self.own_sequence), peers)
 
     # ---- scores ----
 

@@ -13,7 +13,7 @@ from typing import Final
 from fl_node.merging.board import members_of
 from fl_node.merging.choice import Choice
 from fl_node.merging.cuts import AttestedCut, SyncCut
-from fl_node.merging.draws import in_order, seed_of, tail_of
+from fl_node.merging.draws import in_order, seed_of
 from fl_node.merging.graphs import neighbours_of
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import PeerRetired, Reason, UpdateObjected, UpdateRef, UpdatesAttested
@@ -60,7 +60,7 @@ def due(
     peers = [peer for peer in entries if members.sites[peer] != own_site]
     seed = seed_of(view, own_peer, choice.own_sequence)
     found: list[UpdateEntry] = []
-    for peer in in_order(seed, peers, {peer: tail_of(entries[peer].ref) for peer in peers}):
+    for peer in in_order(seed, peers):
         entry = entries[peer]
         if choice.trouble(entry, lasting=True, others=False) is None and not _attested_before(
             at, own_peer, entry, began

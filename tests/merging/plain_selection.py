@@ -90,7 +90,7 @@ def order_key(update):
 
 def rank(log, account, sequence, update):
     seed = sha(bytes.fromhex(log[0]["spec_digest"]), bytes.fromhex(account), u32(sequence))
-    return sha(seed, u32(update["peer"]), u32(update["sequence"]))
+    return sha(seed, u32(update["peer"]))
 
 
 def median(values):

@@ -88,7 +88,7 @@ def test_a_sample_is_drawn_and_a_crash_draws_no_other():
     log = started(12)
     policy = rules(attest="sample", k=4)
     seed = draw_seed(b"s" * 32, bytes.fromhex(account(5)[2:]), 2)
-    order = sorted((peer for peer in range(1, 13) if peer != 5), key=lambda peer: draw_rank(seed, UpdateRef(peer, 1)))
+    order = sorted((peer for peer in range(1, 13) if peer != 5), key=lambda peer: draw_rank(seed, peer))
     assert [entry.ref.peer for entry in attestable(policy, log.prefix, 5, 2)] == sorted(order[:4])
     log.attest(5, UpdateRef(order[0], 1), UpdateRef(order[2], 1))
     assert [entry.ref.peer for entry in attestable(policy, log.prefix, 5, 2)] == sorted([order[1], order[3]])

@@ -236,7 +236,7 @@ def test_random_k_draws_anew_for_every_update():
     log = scored(*range(20))
     chosen = select(rules("random-k", k=4), log.prefix, 7, 2)
     seed = draw_seed(b"s" * 32, (7).to_bytes(20, "big"), 2)
-    ranks = sorted((draw_rank(seed, UpdateRef(peer, 1)), peer) for peer in range(1, 21) if peer != 7)
+    ranks = sorted((draw_rank(seed, peer), peer) for peer in range(1, 21) if peer != 7)
     assert {entry.ref.peer for entry in chosen.candidates} == {7, *(peer for _, peer in ranks[:4])}
     assert reasons(chosen)[ranks[-1][1]] == "not among the 4 drawn for this update"
     log.publish(7, 2)
@@ -244,10 +244,20 @@ def test_random_k_draws_anew_for_every_update():
     assert {entry.ref.peer for entry in again.candidates} != {entry.ref.peer for entry in chosen.candidates}
 
 
+def test_nobody_is_drawn_for_publishing_more():
+    log = scored(*range(20))
+    policy = rules("random-k", k=4)
+    drawn = {entry.ref.peer for entry in select(policy, log.prefix, 7, 2).candidates}
+    (eager, *_) = sorted(set(range(1, 21)) - drawn)
+    for number in range(2, 40):
+        log.publish(eager, number)
+        assert {entry.ref.peer for entry in select(policy, log.prefix, 7, 2).candidates} == drawn
+
+
 def test_random_k_draws_on_past_what_cannot_be_merged():
     log = scored(*range(12))
     seed = draw_seed(b"s" * 32, (1).to_bytes(20, "big"), 2)
-    order = sorted(range(2, 13), key=lambda peer: draw_rank(seed, UpdateRef(peer, 1)))
+    order = sorted(range(2, 13), key=lambda peer: draw_rank(seed, peer))
     log.object(order[0], UpdateRef(order[0], 1), Reason.WITHDRAWN)
     log.object(1, UpdateRef(order[2], 1), Reason.MALFORMED)
     chosen = select(rules("random-k", k=3), log.prefix, 1, 2)

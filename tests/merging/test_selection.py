@@ -179,8 +179,8 @@ def test_more_candidates_than_the_ledger_takes():
     assert UpdateRef(70, 1) in {entry.ref for entry in chosen.candidates}
     seed = hashlib.sha256(b"s" * 32 + bytes.fromhex(account(70)[2:]) + b"\0\0\0\2").digest()
     assert seed == draw_seed(b"s" * 32, bytes.fromhex(account(70)[2:]), 2)
-    ranks = sorted((hashlib.sha256(seed + p.to_bytes(4, "big") + b"\0\0\0\1").digest(), p) for p in range(1, 70))
-    assert draw_rank(seed, UpdateRef(3, 1)) == hashlib.sha256(seed + b"\0\0\0\3\0\0\0\1").digest()
+    ranks = sorted((hashlib.sha256(seed + p.to_bytes(4, "big")).digest(), p) for p in range(1, 70))
+    assert draw_rank(seed, 3) == hashlib.sha256(seed + b"\0\0\0\3").digest()
     assert sorted(entry.ref.peer for entry in chosen.candidates) == sorted([p for _, p in ranks[:63]] + [70])
     assert sum(item.outcome is Outcome.NOT_DRAWN for item in chosen.considered) == 6
     log.publish(70, 2)

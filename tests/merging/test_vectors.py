@@ -21,7 +21,6 @@ from fl_node.merging.halving import halving_sum
 from fl_node.merging.merge import merge
 from fl_node.merging.selection import draw_rank, draw_seed
 from fl_node.merging.shares import largest_remainder
-from fl_node.records import UpdateRef
 
 FOLDER = Path(__file__).parent / "vectors"
 FORMATS = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "U8": "u1", "BOOL": "?"}
@@ -117,7 +116,7 @@ def test_shares(case):
 def test_draw(case):
     seed = draw_seed(bytes.fromhex(case["spec_digest"]), bytes.fromhex(case["account"]), case["sequence"])
     assert seed.hex() == case["seed"]
-    assert [draw_rank(seed, UpdateRef(*ref)).hex() for ref in case["candidates"]] == case["ranks"]
+    assert [draw_rank(seed, peer).hex() for peer in case["candidates"]] == case["ranks"]
 
 
 @pytest.mark.parametrize("case", load("halving"), ids=case_id)
