@@ -16,12 +16,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Final
 
 from fl_node.errors import UsageError
 
@@ -35,8 +32,6 @@ ATTACKS: Final[Mapping[str, float]] = {
     "copycat": 0.0,
     "stale-replay": 0.0,
 }
-
-Weights = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,50 +73,3 @@ def parse_attack(text: str) -> Attack:
         takes = "a number above 0, at most 1000000, after the colon" if default else "no number"
         raise UsageError(f"--attack {text}: {name} takes {takes}")
     return Attack(name, strength)
-
-
-@dataclass(slots=True)
-class Malice:
-    """One hostile peer's replaced step.
-
-    Args:
-        seed: of its noise and of whom it copies.
-        most: largest weight that nobody calls malformed; what it publishes stays within.
-        others: the latest published weights of another peer, given a random number; ``None`` where there are none yet.
-    """
-
-    attack: Attack
-    seed: int
-    most: float
-    others: Callable[[int], Weights | None]
-    _first: Weights | None = None
-
-    def published(self, base: Weights, trained: Weights, sequence: int) -> Weights:
-        """What is published instead of what was trained; new arrays of the same dtypes and shapes."""
-        name, strength = self.attack.name, self.attack.strength
-        if name in ("sign-flip", "scaled-sign-flip"):
-            return {key: self._changed(base[key], base[key] - strength * (trained[key] - base[key])) for key in base}
-        if name == "gaussian":
-            generator = self._generator(sequence)
-            return {key: self._changed(base[key], base[key] + self._noise(generator, base[key])) for key in base}
-        if name == "copycat":
-            copied = self.others(int(self._generator(sequence).integers(2**31)))
-            return base if copied is None else copied
-        if name == "stale-replay":
-            if self._first is None:
-                self._first = trained
-            return self._first
-        return base if name == "inflated-claim" else trained
-
-    def _noise(self, generator: np.random.Generator, like: NDArray[Any]) -> NDArray[Any]:
-        return generator.normal(0.0, self.attack.strength, like.shape)
-
-    def _changed(self, before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
-        """Floats only, within what is not malformed."""
-        if before.dtype.kind != "f":
-            return before
-        clipped: NDArray[Any] = np.clip(after, -self.most, self.most).astype(before.dtype)
-        return clipped
-
-    def _generator(self, sequence: int) -> np.random.Generator:
-        return np.random.Generator(np.random.PCG64([self.seed, sequence]))

@@ -22,9 +22,9 @@ from fl_node.prefix import Prefix
 from fl_node.progress import Event, Stopwatch
 from fl_node.records import Flag, Member
 from fl_node.retention import collect
-from fl_node.simulation.attacks import Malice
 from fl_node.simulation.deal import Dealt
 from fl_node.simulation.faults import Cast
+from fl_node.simulation.malice import Malice
 from fl_node.simulation.memory import (
     Clock,
     MemoryJournal,

@@ -15,7 +15,7 @@ from fl_node.learning.models import Weights
 from fl_node.learning.splits import Splits
 from fl_node.learning.training import Trainer, TrainReport
 from fl_node.records import PPM
-from fl_node.simulation.attacks import Malice
+from fl_node.simulation.malice import Malice
 from fl_node.spec import Spec
 
 Start = Mapping[str, NDArray[Any]]

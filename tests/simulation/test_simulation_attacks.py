@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fl_node.errors import UsageError
-from fl_node.simulation.attacks import ATTACKS, Malice, parse_attack
+from fl_node.simulation.attacks import ATTACKS, parse_attack
 from fl_node.simulation.faults import Faults, cast, how_many
+from fl_node.simulation.malice import Malice
 
 BASE = {"bias": np.array([1.0, -2.0], np.float32), "count": np.array([7], np.int64), "weight": np.ones((2, 3))}
 TRAINED = {"bias": np.array([1.5, -1.0], np.float32), "count": np.array([9], np.int64), "weight": np.full((2, 3), 3.0)}
