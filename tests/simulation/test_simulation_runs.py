@@ -163,8 +163,8 @@ def test_a_false_claimant_wins_where_claims_are_believed_and_only_there() -> Non
     assert len(liars) == 2
     assert {row.score_ppm for row in believed.rows if not row.honest and not row.final} == {1_000_000}
     assert all(set(row.shares) <= liars for row in believed.rows if row.round > 1)
-    # From the first training everybody honest comes out better than the genesis. Later an untrained base may be the best
-    # there is, on few rows and by chance; its claim is not why.
+    # From the first training everybody honest comes out better than the genesis. Later an untrained base may be the
+    # best there is, on few rows and by chance; its claim is not why.
     assert not any(set(row.shares) & liars for row in attested.rows if row.honest and row.round == 2)
     believed_mean, attested_mean = (
         np.mean([one.accuracy for one in run.common if one is not None]) for run in (believed, attested)
