@@ -102,8 +102,18 @@ without an attack, where all peers are honest, so it includes what the hostile p
     for peers, hostile in CROWDS:
         for label in PARTITIONS:
             parts.append(_crowd(found, peers, hostile, label))
-    parts.append(_best_of(found))
+    parts += [_SKEWED, _best_of(found)]
     return "\n".join(parts)
+
+
+_SKEWED: Final = """## Where `robust` is weak
+
+Under Dirichlet(0.5) an honest model that was just trained on few classes scores worse on the rows of others than the
+base that it was trained from. So a peer that publishes its base untrained (`inflated-claim`), an old model
+(`stale-replay`) or a copy passes the filter by what others honestly attest, and honest models are left out for it: the
+federation learns less. Models that do harm are still kept out. Without an attack, too, `robust` leaves out as many
+honest models as it takes hostile ones to be there; under skew it is mostly those of the same peers.
+"""
 
 
 def _crowd(found: Table, peers: int, hostile: int, label: str) -> str:

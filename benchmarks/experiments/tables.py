@@ -37,7 +37,8 @@ def shown(found: Estimate, digits: int = 2) -> str:
     """``mean [low, high]``; without an interval where there is one value."""
     if found.count == 1:
         return f"{found.mean:.{digits}f}"
-    return f"{found.mean:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    mean, low, high = (f"{value:z.{digits}f}" for value in (found.mean, found.low, found.high))
+    return f"{mean} [{low}, {high}]"
 
 
 def paired(found: Table, left: str, right: str, name: str = "accuracy", other: str = "") -> Comparison | None:
