@@ -89,10 +89,10 @@ class Peer:
 
     ``schema`` and ``genesis`` are of what is published and merged: without personal tensors
     (:func:`fl_node.merging.personal.published`). ``own_layers`` holds those; it is needed only where the spec keeps
-    some. ``base_scores``: validation scores, in ppm, of bases that this peer scored, by how they came about. ``known_bases``:
-    bases by digest, which need not be made again to be scored; a simulation may share one table among its peers, and
-    empty it as it likes. ``None`` keeps none, for want of memory. ``verified``: likewise the tensors of updates, by
-    content digest and commitment, whose check need not be repeated.
+    some. ``base_scores``: validation scores, in ppm, of bases that this peer scored, by how they came about.
+    ``known_bases``: bases by digest, which need not be made again to be scored; a simulation may share one table among
+    its peers, and empty it as it likes. ``None`` keeps none, for want of memory. ``verified``: likewise the tensors of
+    updates, by content digest and commitment, whose check need not be repeated.
     """
 
     spec: Spec
