@@ -85,9 +85,9 @@ def accuracies(run: Run) -> Noted:
     if run.pooled is not None:
         noted["pooled"] = 100 * run.pooled.accuracy
     if run.alone:
-        noted["alone"] = percent([one.accuracy for one in run.alone])
+        noted["alone"] = percent([one.accuracy for one in run.alone if one])
     if run.alone_own:
-        noted["alone_own"] = percent([one.accuracy for one in run.alone_own])
+        noted["alone_own"] = percent([one.accuracy for one in run.alone_own if one])
     return noted
 
 
