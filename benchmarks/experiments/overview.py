@@ -17,6 +17,21 @@ What merge policies, trust and robust rules are worth on real data, with repeate
 
 A stopped run goes on where it was, for the raw numbers of every run are kept in `results/`.
 """
+_FOUND = """## What to take from it
+
+- With logistic regression and a learning rate that falls to 0, averaging on shuffled rows comes within a fifth of a
+  point of training in one place for as many epochs.
+- Learned trust finds out who shares a peer's distribution and who is mislabelled. On its own rows, a peer whose data
+  are unlike all others' does about as well alone. Mislabelled peers have mislabelled validation rows, and come to trust
+  those who share their mistakes; a slower rate with a stronger pull to the prior serves them better, at a price where
+  peers are in clusters.
+- `robust` costs next to nothing where peers have alike data, and withstands all attacks there. Where labels are skewed
+  it keeps out what does harm, but takes honest minorities for hostile, and lets through who contributes nothing.
+- Best-of by claims is taken over at once. By attested scores a false claim is worth nothing; but coarse scores tie, and
+  an untrained copy of the best model may then be drawn.
+- A ring on shuffled rows does about what one place does for as many epochs. BrainTorrent averages, so that a round is
+  worth fewer steps: level on credit-default, behind with convolutional networks after five rounds.
+"""
 
 
 def overview(pages: Path) -> str:
@@ -31,4 +46,5 @@ def overview(pages: Path) -> str:
         command = f"`python -m benchmarks.experiments {name}`"
         for goal in experiment.goals(found):
             rows.append([goal.what, goal.target, goal.reached, goal.verdict, command])
-    return f"{_HEAD}\n" + "\n".join(links) + f"\n\n{table(['what', 'target', 'got', 'verdict', 'command'], rows)}\n"
+    targets = table(["what", "target", "got", "verdict", "command"], rows)
+    return f"{_HEAD}\n" + "\n".join(links) + f"\n\n## Targets\n\n{targets}\n\n{_FOUND}"
