@@ -182,12 +182,12 @@ def slow_training(seconds: float) -> None:
 
 def hang_fetching() -> None:
     """A fetch that goes on for a minute whatever happens."""
-    import fl_node.round as round_module
+    import fl_node.choosing as choosing
 
-    gather = round_module.gather
+    gather = choosing.gather
 
     def hanging(*given: Any, **more: Any) -> Any:
         time.sleep(60)
         return gather(*given, **more)
 
-    round_module.gather = hanging
+    choosing.gather = hanging
