@@ -27,7 +27,11 @@ PARTITIONS: Final = {"iid": "iid", "Dirichlet(0.5)": "dirichlet:0.5"}
 BEST: Final[Mapping[str, tuple[str, Mapping[str, object]]]] = {
     "best-of-claimed": ("best-of-claimed", {}),
     "best-of": ("best-of", {}),
-    "best-of in steps of 0.1 %": ("best-of", {"attestation.coarsen_ppm": 1_000}),
+    "best-of by score in steps of 0.1 %": ("best-of", {"merging.measure": "score"}),
+    "best-of by score in steps of 1 %": (
+        "best-of",
+        {"merging.measure": "score", "attestation.coarsen_ppm": 10_000},
+    ),
 }
 MOST_LOST: Final = 1.0
 
@@ -147,8 +151,9 @@ def _best_of(found: Table) -> str:
 
 Two or three peers publish their base untrained and claim a score of 100 %. Under `best-of-claimed` they win at once,
 and nobody ever trains on anything but genesis weights. Under `best-of` the claim counts for nothing: what others attest
-does. But attested scores are rounded to 1 % there. In late rounds the untrained base, which is the model that was best
-the round before, ties with those that were trained from it, and the tie is drawn. In steps of 0.1 % it loses.
+does, namely by how much an update is better than its base, rounded to 0.1 %. For comparison, two variations of it: by
+the attested score itself, and with scores rounded to 1 %. Rounded so, in late rounds the untrained base, which is the
+model that was best the round before, ties with those that were trained from it, and the tie is drawn.
 
 {table(["preset", "attack", "accuracy", "merges that took a false claimant's model, %"], rows)}
 """
@@ -168,7 +173,7 @@ def _goals(found: Table) -> list[Goal]:
             case = name("fedavg", peers, "iid", attack)
             word = verdict(-mean(found, case), -50.0)
             goals.append(Goal(f"`fedavg`, {crowd}, {attack}", "< 50 %", cell(found, case), word))
-        for best in BEST:
+        for best in ("best-of-claimed", "best-of"):
             target = "always: it fails" if best == "best-of-claimed" else "never"
             case = name(best, peers, "iid", "inflated-claim")
             shares = list(values(found, case, "hostile_merges").values())

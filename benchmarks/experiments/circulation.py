@@ -8,7 +8,7 @@ from benchmarks.experiments.experiment import Case, Experiment, Goal, Noted, Tab
 from benchmarks.experiments.tables import cell, comparisons, paired, table
 from fl_node.simulation import Run, Settings
 
-_FEW: Final = 3
+_FEW: Final = 10
 #: Label: data set, model, rounds, partition, overrides, the metric told first, seeds (0: all).
 TASKS: Final = {
     "credit-default, logistic": ("credit-default", "logistic", 10, {}, "score", 0),

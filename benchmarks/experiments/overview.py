@@ -27,8 +27,9 @@ _FOUND = """## What to take from it
   peers are in clusters.
 - `robust` costs next to nothing where peers have alike data, and withstands all attacks there. Where labels are skewed
   it keeps out what does harm, but takes honest minorities for hostile, and lets through who contributes nothing.
-- Best-of by claims is taken over at once. By attested scores a false claim is worth nothing; but coarse scores tie, and
-  an untrained copy of the best model may then be drawn.
+- Best-of by claims is taken over at once. By attested scores a false claim is worth nothing; but scores rounded to 1 %
+  tie, and an untrained copy of the best model may then be drawn, which the preset's tenths of a per cent prevent.
+- Gossip reaches what full averaging does, at a cost per peer that does not grow with peers.
 - A ring on shuffled rows does about what one place does for as many epochs. BrainTorrent averages, so that a round is
   worth fewer steps: level on credit-default, behind with convolutional networks after five rounds.
 """
