@@ -73,7 +73,7 @@ def _init(command: Command) -> None:
     sub.add_argument("--peers", type=int, default=None, help="with --preset: how many peers there will be")
     sub.add_argument(
         "--spec",
-        default="federation.toml",
+        default=None,
         metavar="FILE",
         help="with --preset: file to write (default: federation.toml)",
     )

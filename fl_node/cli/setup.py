@@ -22,6 +22,8 @@ def init(arguments: argparse.Namespace) -> int:
         return write_spec(arguments)
     if arguments.peers is not None:
         raise UsageError(f"--peers {arguments.peers} without --preset; expected --preset NAME: it is for a spec file")
+    if arguments.spec is not None:
+        raise UsageError(f"--spec {arguments.spec} without --preset; expected --preset NAME: it is for a spec file")
     config = settings_of(arguments)
     state = config.state_path
     settings = state / FILE_NAME

@@ -15,7 +15,7 @@ from fl_node.simulation import simulate as play
 from fl_node.simulation.checks import check
 from fl_node.simulation.progress import shown
 from fl_node.simulation.settings import parse_override
-from fl_node.simulation.told import as_json
+from fl_node.simulation.told import as_json, scores
 
 INTERRUPTED = 130
 
@@ -41,7 +41,8 @@ def simulate(arguments: argparse.Namespace) -> int:
         print(f"fl-node: {failure}", file=sys.stderr)
     if result.interrupted:
         left = f"; the same command goes on with {settings.out}" if settings.out else ""
-        print(f"fl-node: interrupted after {len(result.runs)} finished runs{left}", file=sys.stderr)
+        done = f"{len(result.runs)} finished run{'' if len(result.runs) == 1 else 's'}"
+        print(f"fl-node: interrupted after {done}{left}", file=sys.stderr)
         return INTERRUPTED
     return 1 if failures else 0
 
@@ -91,14 +92,18 @@ def summary(settings: Settings, result: Result) -> str:
         runs = result.of(peers)
         if not runs:
             continue
-        found, own = result.summary("accuracy", "common", peers), result.summary("accuracy", "own", peers)
+        found, own = result.summary("quality", "common", peers), result.summary("quality", "own", peers)
         many = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
         lines.append(f"{peers} peer{'s' if peers > 1 else ''}, {many}")
-        lines.append(f"  common test accuracy  {_percent(found.mean)}, standard deviation {_percent(found.std)}")
-        lines.append(f"  own test accuracy     {_percent(own.mean)}")
+        common = f"common test {result.measure}"
+        lines.append(f"  {common:<21} {_percent(found.mean)}, standard deviation {_percent(found.std)}")
+        lines.append(f"  {'own test ' + result.measure:<21} {_percent(own.mean)}")
+        metric = settings.federation(peers, settings.seed).spec.task.metric
+        if metric not in ("accuracy", "dice"):
+            lines.append(f"  {'common test ' + metric:<21} {_percent(scores(result, peers).mean)}")
         for name, values in (
-            ("pooled", [run.pooled.accuracy for run in runs if run.pooled]),
-            ("alone", [one.accuracy for run in runs for one in run.alone if one]),
+            ("pooled", [run.pooled.quality for run in runs if run.pooled]),
+            ("alone", [one.quality for run in runs for one in run.alone if one]),
         ):
             if values:
                 lines.append(f"  trained {name:<13} {_percent(sum(values) / len(values))}")

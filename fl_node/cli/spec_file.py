@@ -34,7 +34,7 @@ _END: Tables = {"content": {"retention_rounds": 20, "allow_networks": ()}}
 def write_spec(arguments: argparse.Namespace) -> int:
     """Write the spec of a preset; never overwrites a file."""
     chosen = preset(arguments.preset)
-    path = Path(arguments.spec)
+    path = Path(arguments.spec or "federation.toml")
     text = explained(chosen, arguments.peers)
     parse_federation(text.encode(), str(path))
     try:

@@ -14,13 +14,13 @@ https://arxiv.org/abs/1811.03761.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from fl_node.errors import UsageError
+from fl_node.suggest import did_you_mean
 
 #: Name: the default strength; 0 where there is none to give.
 ATTACKS: Final[Mapping[str, float]] = {
@@ -60,9 +60,8 @@ def parse_attack(text: str) -> Attack:
     name, colon, argument = text.strip().partition(":")
     default = ATTACKS.get(name)
     if default is None:
-        close = difflib.get_close_matches(name, ATTACKS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise UsageError(f"--attack {text}: unknown attack {name!r}{hint} Known: {', '.join(ATTACKS)}")
+        hint = did_you_mean(name, ATTACKS) or ";"
+        raise UsageError(f"--attack {text}: unknown attack {name!r}{hint} expected one of {', '.join(ATTACKS)}")
     if not colon:
         return Attack(name, default)
     try:

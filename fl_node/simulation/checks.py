@@ -9,7 +9,7 @@ from fl_node.learning.partition import partition
 from fl_node.learning.shifts import check_shift, parse_shift
 from fl_node.merging.fit import check_fit
 from fl_node.simulation.deal import Source
-from fl_node.simulation.faults import cast
+from fl_node.simulation.faults import cast, without_effect
 from fl_node.simulation.settings import Settings
 from fl_node.spec import Spec, check_code
 
@@ -35,6 +35,7 @@ def check(settings: Settings) -> dict[int, tuple[str, ...]]:
         warnings = list(check_fit(spec, range(1, peers + 1)))
         check_shift(parse_shift(settings.shift), spec.task, peers)
         cast(settings.faults, peers, spec.rounds.planned, settings.seed)
+        warnings += without_effect(settings.faults, peers)
         if settings.test_rows == "common" and chosen_by_claims(spec):
             warnings.append(
                 "with --test-rows common the scores that peers choose by are measured on rows of the common test set: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -39,7 +40,7 @@ class Faults:
             raise UsageError(f"--straggle {self.straggle}: expected a whole number of ticks from 2 to 1000")
         for flag in ("stragglers", "churn", "malicious"):
             value = getattr(self, flag)
-            if value < 0 or (value >= 1 and value != int(value)):
+            if not (math.isfinite(value) and value >= 0) or (value >= 1 and value != int(value)):
                 raise UsageError(
                     f"--{flag} {value:g}: expected a fraction of the peers from 0, below 1, or a whole number of them"
                 )
@@ -87,6 +88,8 @@ def cast(faults: Faults, peers: int, planned: int, seed: int) -> Cast:
     ):
         if count >= peers:
             raise UsageError(f"--{flag} {value:g} of {peers} peers are {count}; expected fewer than there are peers")
+    if slow > peers:
+        raise UsageError(f"--stragglers {faults.stragglers:g} of {peers} peers; expected at most {peers}")
     generator = np.random.Generator(np.random.PCG64([seed, 0xFA017]))
     numbers = np.arange(1, peers + 1)
     bad = generator.permutation(numbers)[:malicious]
@@ -105,6 +108,22 @@ def cast(faults: Faults, peers: int, planned: int, seed: int) -> Cast:
         joins={int(number): int(generator.integers(1, middle + 1)) for number in numbers[peers - joining :]},
         leaves={int(number): int(generator.integers(middle, planned + 1)) for number in leaving},
     )
+
+
+def without_effect(faults: Faults, peers: int) -> tuple[str, ...]:
+    """What was asked for and happens to nobody among so many peers."""
+    told = []
+    for flag in ("stragglers", "churn", "malicious"):
+        value = getattr(faults, flag)
+        if value and not how_many(value, peers):
+            told.append(f"--{flag} {value:g} of {peers} peers is nobody; use a larger fraction, or a number of peers")
+    for flag, given, needed in (
+        ("attack", faults.attack != Faults().attack, "malicious"),
+        ("straggle", faults.straggle != Faults().straggle, "stragglers"),
+    ):
+        if given and not getattr(faults, needed):
+            told.append(f"--{flag} {getattr(faults, flag)} without --{needed} has no effect")
+    return tuple(told)
 
 
 def how_many(value: float, peers: int) -> int:

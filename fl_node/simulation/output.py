@@ -23,7 +23,7 @@ from fl_node.simulation.settings import Settings
 CONFIG, RUNS, ROUNDS, RUN = "config.json", "runs", "rounds.jsonl", "run.json"
 _PLAIN = ("peers", "seed", "peer", "tick", "round", "final", "honest", "score_ppm", "base_score_ppm")
 _COST = ("train_loss", "train_samples", "fetched_bytes", "published_bytes", "seconds")
-_SCORES = ("accuracy", "macro_f1", "precision", "recall", "auc", "loss", "samples")
+_SCORES = ("accuracy", "macro_f1", "precision", "recall", "auc", "dice", "loss", "samples")
 
 
 class Folder:

@@ -26,8 +26,8 @@ def available() -> bool:
 def draw(result: Result, folder: Path) -> dict[str, str]:
     """Write all pictures that the result has numbers for; file name by caption, in the order of a report.
 
-    Accuracies are of merged models on the common test set where every round was scored there, else of updates on their
-    publishers' own test rows.
+    What is drawn is Dice of masks, else the accuracy: of merged models on the common test set where every round was
+    scored there, else of updates on their publishers' own test rows.
     """
     import matplotlib
 
@@ -36,18 +36,27 @@ def draw(result: Result, folder: Path) -> dict[str, str]:
     counts = list(dict.fromkeys(run.peers for run in result.runs))
     first = result.of(counts[0]) if counts else ()
     names = f"{first[0].peers} peers, seed {first[0].seed}" if first else ""
+    measure = result.measure
+    title = measure[0].upper() + measure[1:]
+    rows = "" if scored_every_round(result.runs) else ", of updates on own test rows"
+    seeds = f"; mean over {len(first)} seeds" if len(first) > 1 else ""
     wanted: list[tuple[str, str, bool, Callable[[Axes], None]]] = [
-        ("accuracy", "Accuracy by round: mean and standard deviation over peers and seeds", True, _rounds_of(result)),
         (
-            "peers",
-            f"Each peer's accuracy by round, with {names}",
-            bool(first),
-            _peers_of(first),
+            "accuracy",
+            f"{title} by round{rows}: mean and standard deviation over peers and seeds",
+            True,
+            _rounds_of(result),
         ),
-        ("trust", "Shares that each peer gave the others in its last update", bool(first), _trust_of(first)),
+        ("peers", f"{title} of each peer by round{rows}, with {names}", bool(first), _peers_of(first, measure)),
+        (
+            "trust",
+            f"Shares that each peer gave in its last trained update{seeds}",
+            bool(first),
+            _trust_of(first),
+        ),
         ("confusion", "Confusion of the final models on the common test set", bool(first), _confusion_of(first)),
-        ("bytes", "Accuracy against megabytes that a peer has fetched", True, _bytes_of(result)),
-        ("size", "Final accuracy against the number of peers", len(counts) > 1, _size_of(result, counts)),
+        ("bytes", f"{title} against megabytes that a peer has fetched{rows}", True, _bytes_of(result)),
+        ("size", f"Final {measure} against the number of peers", len(counts) > 1, _size_of(result, counts)),
     ]
     made = {}
     for name, caption, there, picture in wanted:
@@ -57,11 +66,11 @@ def draw(result: Result, folder: Path) -> dict[str, str]:
     return made
 
 
-def accuracy_of(row: Row, every: bool) -> float | None:
+def quality_of(row: Row, every: bool) -> float | None:
     """What is drawn of a row: see :func:`draw`."""
     if every:
-        return row.common.accuracy if row.common else None
-    return None if row.final else row.own.accuracy
+        return row.common.quality if row.common else None
+    return None if row.final else row.own.quality
 
 
 def scored_every_round(runs: Sequence[Run]) -> bool:
@@ -70,12 +79,12 @@ def scored_every_round(runs: Sequence[Run]) -> bool:
 
 
 def by_round(runs: Sequence[Run]) -> dict[int, list[float]]:
-    """Accuracies of honest peers by the number of rounds that are behind the model."""
+    """What honest peers reached, by the number of rounds that are behind the model."""
     every = scored_every_round(runs)
     found: dict[int, list[float]] = {}
     for run in runs:
         for row in run.rows:
-            value = accuracy_of(row, every)
+            value = quality_of(row, every)
             if row.honest and value is not None:
                 found.setdefault(row.round - every, []).append(value)
     return dict(sorted(found.items()))
@@ -99,21 +108,21 @@ def _rounds_of(result: Result) -> Callable[[Axes], None]:
             low = [m - s for m, s in zip(middle, spread, strict=True)]
             high = [m + s for m, s in zip(middle, spread, strict=True)]
             axes.fill_between(list(values), low, high, alpha=0.2)
-        axes.set(xlabel="rounds", ylabel="accuracy")
+        axes.set(xlabel="rounds", ylabel=result.measure)
         axes.locator_params(axis="x", integer=True)
         axes.legend()
 
     return picture
 
 
-def _peers_of(runs: Sequence[Run]) -> Callable[[Axes], None]:
+def _peers_of(runs: Sequence[Run], measure: str) -> Callable[[Axes], None]:
     def picture(axes: Axes) -> None:
         run = runs[0]
         every = scored_every_round([run])
         curves: dict[int, list[tuple[int, float]]] = {}
         hostile = {row.peer for row in run.rows if not row.honest}
         for row in run.rows:
-            value = accuracy_of(row, every)
+            value = quality_of(row, every)
             if value is not None:
                 curves.setdefault(row.peer, []).append((row.round - every, value))
         for peer, points in sorted(curves.items()):
@@ -121,7 +130,7 @@ def _peers_of(runs: Sequence[Run]) -> Callable[[Axes], None]:
             style = "--" if peer in hostile else "-"
             label = f"peer {peer}" + (" (hostile)" if peer in hostile else "")
             axes.plot(rounds, values, style, linewidth=1, label=label if len(curves) <= _LABELLED else None)
-        axes.set(xlabel="rounds", ylabel="accuracy")
+        axes.set(xlabel="rounds", ylabel=measure)
         axes.locator_params(axis="x", integer=True)
         if 0 < len(curves) <= _LABELLED:
             axes.legend(fontsize="small")
@@ -180,7 +189,7 @@ def _bytes_of(result: Result) -> Callable[[Axes], None]:
             if points:
                 xs, ys = zip(*points, strict=True)
                 axes.plot(xs, ys, marker="o", markersize=3, label=f"{peers} peers")
-        axes.set(xlabel="megabytes fetched by a peer", ylabel="accuracy")
+        axes.set(xlabel="megabytes fetched by a peer", ylabel=result.measure)
         axes.legend()
 
     return picture
@@ -202,18 +211,18 @@ def fetched_by_round(runs: Sequence[Run]) -> Mapping[int, float]:
 
 def _size_of(result: Result, counts: Sequence[int]) -> Callable[[Axes], None]:
     def picture(axes: Axes) -> None:
-        summaries = [result.summary("accuracy", "common", peers) for peers in counts]
+        summaries = [result.summary("quality", "common", peers) for peers in counts]
         there = [(n, s.mean, s.std or 0.0) for n, s in zip(counts, summaries, strict=True) if s.mean is not None]
         xs, ys, spread = zip(*there, strict=True) if there else ((), (), ())
         axes.errorbar(xs, ys, yerr=spread, marker="o", capsize=3, label="federated")
         for label, values in (
-            ("pooled", [mean(r.pooled.accuracy for r in result.of(n) if r.pooled) for n in counts]),
-            ("alone", [mean(one.accuracy for r in result.of(n) for one in r.alone if one) for n in counts]),
+            ("pooled", [mean(r.pooled.quality for r in result.of(n) if r.pooled) for n in counts]),
+            ("alone", [mean(one.quality for r in result.of(n) for one in r.alone if one) for n in counts]),
         ):
             points = [(n, value) for n, value in zip(counts, values, strict=True) if value is not None]
             if points:
                 axes.plot(*zip(*points, strict=True), marker=".", linestyle="--", label=label)
-        axes.set(xlabel="peers", ylabel="accuracy")
+        axes.set(xlabel="peers", ylabel=result.measure)
         axes.legend()
 
     return picture

@@ -43,27 +43,31 @@ def shown(settings: Settings) -> Iterator[Tell]:
 
 def lines(whole: int) -> Tell:
     """Tells each finished run in a line."""
-    done, last = 0, ""
+    done = 0
+    latest: dict[int, Row] = {}
 
     def tell(peers: int, seed: int, rows: list[Row]) -> None:
-        nonlocal done, last
+        nonlocal done
         if rows:
-            last = score(rows)
+            latest.update((row.peer, row) for row in rows)
             return
         done += 1
+        # Of closing models, where anybody closed: who left early has none.
+        last = score([row for row in latest.values() if row.final] or list(latest.values()))
         print(
             f"run {done} of {whole}: {peers} peer{'s' if peers > 1 else ''}, seed {seed}{', ' + last if last else ''}",
             file=sys.stderr,
         )
-        last = ""
+        latest.clear()
 
     return tell
 
 
 def score(rows: list[Row]) -> str:
-    """What the honest peers of a tick scored, in words."""
-    common = mean(row.common.accuracy for row in rows if row.common and row.honest)
-    if common is not None:
-        return f"common test accuracy {common * 100:.2f} %"
+    """What honest peers scored, in words."""
+    there = [row.common for row in rows if row.common and row.honest]
+    if there:
+        measure = "accuracy" if there[0].dice is None else "Dice"
+        return f"common test {measure} {sum(one.quality for one in there) / len(there) * 100:.2f} %"
     own = mean(row.score_ppm / 10_000 for row in rows if row.honest)
     return "" if own is None else f"score {own:.2f} %"

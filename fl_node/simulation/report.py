@@ -9,6 +9,7 @@ from pathlib import Path
 from fl_node.simulation import plots
 from fl_node.simulation.rows import Result, Run, Summary, mean
 from fl_node.simulation.settings import Settings
+from fl_node.simulation.told import scores
 
 #: So many peers of the first run are shown one by one.
 _SHOWN = 64
@@ -38,7 +39,7 @@ def _lines(settings: Settings, result: Result, pictures: dict[str, str]) -> Iter
     if result.runs and not pictures:
         yield "There are no pictures, because matplotlib is not installed: `pip install 'fl-node[simulate]'`.\n"
     if result.runs:
-        yield from _each_peer(result.runs[0])
+        yield from _each_peer(result.runs[0], result.measure)
     yield from _trouble(result.runs)
     yield "## Settings\n"
     yield "The spec of the first seed is beside this file, one for each number of peers.\n"
@@ -48,23 +49,28 @@ def _lines(settings: Settings, result: Result, pictures: dict[str, str]) -> Iter
 def _results(settings: Settings, result: Result) -> Iterable[str]:
     yield "## Results\n"
     yield (
-        "Final merged models of honest peers. *Common*: on the common test set; *own*: on test rows of each peer's own "
-        "distribution. Mean and standard deviation over peers and seeds; *pooled* is one model trained on all rows, "
-        "*alone* each peer's without the others, for as many epochs.\n"
+        f"{result.measure[0].upper()}{result.measure[1:]} of the final merged models of honest peers. *Common*: on the "
+        "common test set; *own*: on test rows of each peer's own distribution. Mean and standard deviation over peers "
+        "and seeds; *pooled* is one model trained on all rows, *alone* each peer's without the others, for as many "
+        "epochs.\n"
     )
-    yield "| peers | seeds | common, % | own, % | macro F1 | pooled, % | alone, % | MB fetched | seconds |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    metric = settings.federation(settings.peers[0], settings.seed).spec.task.metric
+    other = metric not in ("accuracy", "dice")
+    extra = f" {metric}, % |" if other else ""
+    yield f"| peers | seeds | common, % | own, % |{extra} macro F1 | pooled, % | alone, % | MB fetched | seconds |"
+    yield "|---|---|---|---|---|---|---|---|---|" + "---|" * other
     for peers in settings.peers:
         runs = result.of(peers)
         if runs:
             cells = [
                 str(peers),
                 str(len(runs)),
-                _spread(result.summary("accuracy", "common", peers)),
-                _spread(result.summary("accuracy", "own", peers)),
+                _spread(result.summary("quality", "common", peers)),
+                _spread(result.summary("quality", "own", peers)),
+                *([_spread(scores(result, peers))] if other else []),
                 _number(result.summary("macro_f1", "common", peers).mean, 1, 3),
-                _number(mean(run.pooled.accuracy for run in runs if run.pooled), 100, 2),
-                _number(mean(one.accuracy for run in runs for one in run.alone if one), 100, 2),
+                _number(mean(run.pooled.quality for run in runs if run.pooled), 100, 2),
+                _number(mean(one.quality for run in runs for one in run.alone if one), 100, 2),
                 _number(mean(run.fetched_bytes for run in runs), 1e-6, 2),
                 _number(mean(run.seconds for run in runs), 1, 2),
             ]
@@ -72,8 +78,9 @@ def _results(settings: Settings, result: Result) -> Iterable[str]:
     yield "\nBytes and seconds are those of a run.\n"
 
 
-def _each_peer(run: Run) -> Iterable[str]:
+def _each_peer(run: Run, measure: str) -> Iterable[str]:
     yield f"## Peers of the first run: {run.peers} peers, seed {run.seed}\n"
+    yield f"*Common* and *own* are {measure}; F1, precision, recall and loss are on the common test set.\n"
     yield "| peer | rows | common, % | F1 | precision | recall | loss | own, % | MB fetched | seconds |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
     finals = {row.peer: row for row in run.rows if row.final}
@@ -84,12 +91,12 @@ def _each_peer(run: Run) -> Iterable[str]:
         cells = [
             f"{peer} (hostile)" if rows and not rows[0].honest else str(peer),
             str(max((row.train_samples for row in rows), default=0)),
-            _number(common.accuracy if common else None, 100, 2),
+            _number(common.quality if common else None, 100, 2),
             *(
                 _number(getattr(common, name) if common else None, 1, 3)
                 for name in ("macro_f1", "precision", "recall", "loss")
             ),
-            _number(final.own.accuracy if final else None, 100, 2),
+            _number(final.own.quality if final else None, 100, 2),
             _number(sum(row.fetched_bytes for row in rows), 1e-6, 2),
             _number(sum(row.seconds for row in rows), 1, 2),
         ]

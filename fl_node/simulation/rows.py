@@ -143,6 +143,11 @@ class Result:
     seconds: float
     interrupted: bool = False
 
+    @property
+    def measure(self) -> str:
+        """What :attr:`Evaluation.quality` is here: ``Dice`` of masks, else ``accuracy``."""
+        return "Dice" if any(row.own.dice is not None for run in self.runs for row in run.rows[:1]) else "accuracy"
+
     def of(self, peers: int) -> tuple[Run, ...]:
         """The runs with so many peers."""
         return tuple(run for run in self.runs if run.peers == peers)
@@ -151,7 +156,7 @@ class Result:
         """One metric of the final merged models of honest peers.
 
         Args:
-            what: a field of :class:`Evaluation`, such as ``accuracy``, ``macro_f1``, ``auc``, ``loss``.
+            what: a field of :class:`Evaluation`, such as ``accuracy``, ``quality``, ``macro_f1``, ``auc``, ``loss``.
             on: ``common`` or ``own`` test rows.
             peers: of the runs with so many peers; default the first such number.
         """

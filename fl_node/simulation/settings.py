@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -15,7 +16,7 @@ from fl_node.learning.partition import parse_partition
 from fl_node.learning.shifts import parse_shift
 from fl_node.presets import Tables, preset
 from fl_node.simulation.faults import Faults
-from fl_node.spec import Federation, parse_federation, read_federation
+from fl_node.spec import Federation, Spec, parse_federation, read_federation
 from fl_node.spec_text import merged, preset_head, spec_text
 from fl_node.suggest import did_you_mean
 
@@ -193,6 +194,12 @@ class Settings:
             table, dot, key = name.partition(".")
             if not dot or not key:
                 raise UsageError(f"--set {name}=...: expected a key of the spec such as training.optimizer")
+            if table not in Spec.model_fields:
+                known = [one for one in Spec.model_fields if one not in ("format", "name")]
+                hint = did_you_mean(table, known) or ";"
+                raise UsageError(f"--set {name}=...: no table {table!r}{hint} expected one of {', '.join(known)}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"--set {name}={value}: expected a finite number")
             tables.setdefault(table, {})[key] = _tuples(value)
         return tables
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from typing import Any
 
+from fl_node.learning.metrics import Evaluation
 from fl_node.simulation.rows import Result, Run, Summary, mean, summary_of
 from fl_node.simulation.settings import Settings
 
@@ -14,10 +15,12 @@ def as_json(settings: Settings, result: Result) -> dict[str, Any]:
     counts = [peers for peers in settings.peers if result.of(peers)]
     first = counts[0] if counts else None
     return {
+        "measure": result.measure,
         "accuracy": accuracy(result.summary("accuracy", "common", first)),
         "own_accuracy": accuracy(result.summary("accuracy", "own", first)),
         "macro_f1": accuracy(result.summary("macro_f1", "common", first)),
         "auc": accuracy(result.summary("auc", "common", first)),
+        "dice": accuracy(result.summary("dice", "common", first)),
         "score": accuracy(scores(result, first)),
         "seconds": {
             "total": round(result.seconds, 3),
@@ -32,8 +35,11 @@ def as_json(settings: Settings, result: Result) -> dict[str, Any]:
         "by_peers": {
             str(peers): {
                 "accuracy": accuracy(result.summary("accuracy", "common", peers)),
+                "score": accuracy(scores(result, peers)),
                 "pooled": mean(run.pooled.accuracy if run.pooled else None for run in result.of(peers)),
                 "alone": mean(one.accuracy for run in result.of(peers) for one in run.alone if one),
+                "pooled_score": mean(_fraction(run.pooled) for run in result.of(peers)),
+                "alone_score": mean(_fraction(one) for run in result.of(peers) for one in run.alone),
             }
             for peers in counts
         },
@@ -55,7 +61,11 @@ def accuracy(summary: Summary) -> dict[str, Any]:
 def scores(result: Result, peers: int | None) -> Summary:
     """The spec's own metric on the common test set, as a fraction."""
     runs = result.of(peers) if peers is not None else ()
-    return summary_of([[None if one is None else one.score_ppm / 1_000_000 for one in run.common] for run in runs])
+    return summary_of([[_fraction(one) for one in run.common] for run in runs])
+
+
+def _fraction(found: Evaluation | None) -> float | None:
+    return None if found is None else found.score_ppm / 1_000_000
 
 
 def _run(run: Run) -> dict[str, Any]:

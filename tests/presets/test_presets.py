@@ -162,6 +162,7 @@ def test_init_writes_a_spec_once(tmp_path: Path) -> None:
         (("init", "--preset", "fedavg", "--peers", 0), "--peers 0"),
         (("init", "--preset", "hybrid-rings", "--peers", 3), "expected at least 4"),
         (("init", "--peers", 3), "without --preset"),
+        (("init", "--spec", "mine.toml"), "without --preset"),
         (("init", "--preset", "fedavg", "--spec", "/no/such/folder/f.toml"), "/no/such/folder"),
         (("demo", "--preset", "gosip"), "did you mean gossip?"),
         (("demo", "--preset", "gossip", "--peers", 1), "expected at least 2"),

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from fl_node.cli.simulate import summary
 from fl_node.errors import FlNodeError, StoreFull, UsageError
 from fl_node.simulation import Row, Settings, simulate
+from fl_node.simulation.progress import lines, score
 from fl_node.simulation.ticks import Ticks
 from fl_node.spec import read_federation
 
@@ -135,6 +137,37 @@ def test_the_command_tells_a_person() -> None:
     assert done.returncode == 0, done.stderr
     for words in ("3 peers, 1 seed", "4 peers, 1 seed", "common test accuracy", "trained pooled", "trained alone"):
         assert words in done.stdout
+
+
+def test_masks_are_told_of_by_their_dice(tmp_path: Path) -> None:
+    canvas = {"task.input_shape": (16, 16), "model.hidden": (4,)}
+    settings = Settings(
+        dataset="digits-canvas", peers=(2,), rounds=1, overrides=canvas, out=tmp_path, threads=1, baselines=True
+    )
+    result = simulate(settings)
+    dice = [one.dice for one in result.runs[0].common if one is not None]
+    assert len(dice) == 2 and None not in dice
+    mean = result.summary("dice").mean
+    assert mean is not None and result.summary("quality").mean == mean != result.summary("accuracy").mean
+    assert result.measure == "Dice" and f"{mean * 100:.2f} ±" in (tmp_path / "report.md").read_text()
+    told = summary(settings, result).splitlines()
+    assert told[1].split()[:3] == ["common", "test", "Dice"] and f"{mean * 100:.2f} %" in told[1]
+    assert score([row for row in result.runs[0].rows if row.final]) == f"common test Dice {mean * 100:.2f} %"
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert found["measure"] == "Dice" and found["dice"]["mean"] == mean
+    assert found["by_peers"]["2"]["pooled_score"] == result.runs[0].pooled.score_ppm / 1e6  # type: ignore[union-attr]
+    rows = list(csv.DictReader((tmp_path / "rounds.csv").open()))
+    assert float(rows[-1]["common_dice"]) in dice
+
+
+def test_a_run_is_told_of_by_its_closing_models(capsys: pytest.CaptureFixture[str]) -> None:
+    """Peers of two rings close in different ticks; all of them count."""
+    rings = {"merging.selection": "ring", "merging.rings": ((1, 2, 3), (3, 4, 5, 6))}
+    tell = lines(1)
+    result = simulate(Settings(overrides=rings, rounds=2, epochs=1, evaluate="every", threads=1), tell)
+    mean = result.summary().mean
+    assert len({row.tick for row in result.runs[0].finals().values()}) > 1 and mean is not None
+    assert f"common test accuracy {mean * 100:.2f} %" in capsys.readouterr().err
 
 
 def test_the_command_warns_of_a_graph_in_parts() -> None:

@@ -78,6 +78,10 @@ def test_overrides_are_read_as_toml_or_as_a_word(text: str, value: Any) -> None:
         ({"overrides": {"merging.selection": "newest"}}, SpecError, "newest"),
         ({"overrides": {"merging.krum": 1}}, SpecError, "merging.krum"),
         ({"overrides": {"krum": 1}}, UsageError, "--set krum"),
+        ({"overrides": {"mergin.k": 1}}, UsageError, "did you mean merging"),
+        ({"overrides": {"deployment.chain_id": 1}}, UsageError, "no table 'deployment'"),
+        ({"overrides": {"training.learning_rate": float("nan")}}, UsageError, "finite"),
+        ({"faults": Faults(stragglers=7)}, UsageError, "--stragglers 7 of 6"),
         ({"overrides": {"merging.aggregation": "krum", "merging.byzantine": 2}}, SpecError, "2 x 2 + 3 = 7"),
         (
             {"overrides": {"merging.selection": "graph", "merging.graph": "edges", "merging.edges": ((1, 9),)}},
@@ -103,6 +107,23 @@ def test_a_peer_without_data_is_refused_for_every_seed_before_the_first_run() ->
     with pytest.raises(DataError, match="of 700"):
         simulate(settings, lambda peers, seed, rows: told.append(peers))
     assert not told
+
+
+@pytest.mark.parametrize("flag", ["stragglers", "churn", "malicious"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 2.5])
+def test_how_many_peers_is_a_fraction_or_a_number(flag: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"--{flag}"):
+        Faults(**{flag: value})  # type: ignore[arg-type]
+
+
+def test_faults_that_happen_to_nobody_are_warned_of() -> None:
+    def warned(**given: Any) -> tuple[str, ...]:
+        return check(Settings(faults=Faults(**given)))[6]
+
+    assert ["--malicious 0.05 of 6 peers is nobody" in one for one in warned(malicious=0.05)] == [True]
+    assert warned(attack="gaussian") == ("--attack gaussian without --malicious has no effect",)
+    assert warned(straggle=5) == ("--straggle 5 without --stragglers has no effect",)
+    assert not warned(malicious=1, attack="gaussian", stragglers=0.5, straggle=5, churn=0.5)
 
 
 def test_a_graph_in_parts_is_warned_of_and_named() -> None:
