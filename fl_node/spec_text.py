@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from fl_node.presets import Preset, Tables, Value
+from fl_node.presets import Preset, Tables
 from fl_node.spec import Spec
 
 _WIDEST: Final = 44
@@ -72,9 +72,11 @@ def meanings(tables: Tables) -> dict[tuple[str, str], str]:
     return found
 
 
-def _toml(value: Value) -> str:
+def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + " }"
     return json.dumps(value, ensure_ascii=False)

@@ -6,6 +6,7 @@ LeCun, Cortes, Burges, http://yann.lecun.com/exdb/mnist/; Xiao, Rasul, Vollgraf 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import zlib
 from pathlib import Path
@@ -116,6 +117,19 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return found
 
 
+def _check_name(name: str, file: str, path: Path) -> None:
+    """Both data sets name their files alike, so the labels, which are small, are held against the other one's."""
+    if "labels" not in file:
+        return
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return  # whoever reads it says why
+    for other, digests in _SHA256.items():
+        if other != name and digests[file] == digest:
+            raise DataError(f"{name}: {path} is of {other}; expected the files of {name}: name their folder")
+
+
 def _located(name: str, file: str, folder: Path | None) -> Path:
     if folder is None:
         remote = Remote(tuple(f"{mirror}{file}.gz" for mirror in _MIRRORS[name]), _SHA256[name][file])
@@ -123,6 +137,7 @@ def _located(name: str, file: str, folder: Path | None) -> Path:
     tried = [place / (file + suffix) for place in (folder / name, folder) for suffix in (".gz", "")]
     for path in tried:
         if path.is_file():
+            _check_name(name, file, path)
             return path
     raise DataError(
         f"{name}: no {file}.gz or {file} in {folder / name} or {folder}; put the four idx files there, or give "

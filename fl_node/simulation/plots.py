@@ -223,6 +223,7 @@ def _size_of(result: Result, counts: Sequence[int]) -> Callable[[Axes], None]:
             if points:
                 axes.plot(*zip(*points, strict=True), marker=".", linestyle="--", label=label)
         axes.set(xlabel="peers", ylabel=result.measure)
+        axes.locator_params(axis="x", integer=True)
         axes.legend()
 
     return picture

@@ -62,6 +62,16 @@ def test_folder_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(load("fashion-mnist", TASK, part="test")) == 5
 
 
+def test_the_other_data_set_under_the_same_file_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of(tmp_path)
+    file = "train-labels-idx1-ubyte"
+    digests = {file: hashlib.sha256((folder / f"{file}.gz").read_bytes()).hexdigest()}
+    monkeypatch.setitem(images._SHA256, "fashion-mnist", images._SHA256["fashion-mnist"] | digests)
+    with pytest.raises(DataError, match=r"mnist: .*train-labels-idx1-ubyte.gz is of fashion-mnist"):
+        load("mnist", TASK, folder, "train")
+    assert len(load("fashion-mnist", TASK, folder, "train")) == len(load("mnist", TASK, folder, "test")) == 5
+
+
 def test_another_image_size(tmp_path: Path) -> None:
     folder_of(tmp_path, side=32)
     with pytest.raises(DataError, match=r"train-images.*\[32, 32\].*\[28, 28\]"):

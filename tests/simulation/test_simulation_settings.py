@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,13 @@ def test_a_peer_without_data_is_refused_for_every_seed_before_the_first_run() ->
     with pytest.raises(DataError, match="of 700"):
         simulate(settings, lambda peers, seed, rows: told.append(peers))
     assert not told
+
+
+@pytest.mark.parametrize("options", ["{ width = 32, deep = true, note = 'a \"b\"' }", "{}", '{ "two words" = 0.5 }'])
+def test_a_federation_file_with_options_of_its_own_code(tmp_path: Path, options: str) -> None:
+    file = tmp_path / "federation.toml"
+    file.write_text(f'[model]\nname = "mine:network"\noptions = {options}\n')
+    assert spec_of(3, spec=file).model.options == tomllib.loads(f"options = {options}")["options"]
 
 
 @pytest.mark.parametrize("flag", ["stragglers", "churn", "malicious"])
