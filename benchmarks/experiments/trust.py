@@ -125,7 +125,7 @@ def _page(found: Table) -> str:
             else:
                 everyone = _cell(scores(found, task, mode, False, everybody))
                 common_rows.append([task.name, mode, counted, everyone])
-        for left, right in (("learned", BASELINE), ("learned", NONE), (BASELINE, NONE)):
+        for left, right in (("learned", BASELINE), ("learned", "fixed, equal"), ("learned", NONE), (BASELINE, NONE)):
             pairs.append((f"{task.name}: {left} - {right}", difference(found, task, left, right)))
     return f"""
 Six peers, the 1,797 digits of scikit-learn, logistic regression, ten rounds of three epochs, preset `trust`: in each
