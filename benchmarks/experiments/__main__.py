@@ -83,7 +83,7 @@ def write_page(experiment: Experiment) -> None:
     raw = f"results/{experiment.name}.json"
     head = f"""# {experiment.title}
 
-`{command}`: {len(runs)} runs of `fl-node simulate`'s code, {minutes:.0f} minutes in all, one core of
+`{command}`: {len(runs)} runs of `fl-node simulate`'s code, {minutes:.0f} minutes in all, on
 {results.machine}. Raw numbers: [{raw}]({raw}).
 Intervals are 95 % (Student's t over seeds); differences are paired by seed, p-values adjusted after Holm in each table.
 Settings were chosen with seeds from 100 on, and are reported for seeds 0 to {seeds - 1}.
