@@ -160,5 +160,5 @@ def _record(peer: Peer, items: Sequence[Attestation]) -> None:
         except EntryRejected as error:
             peer.emit(Event("attestation-refused", f"the ledger refused the attestations: {error}", {}))
             return
-    text = f"attested {len(items)} updates of others"
+    text = f"attested {len(items)} update{'' if len(items) == 1 else 's'} of others"
     peer.emit(Event("attested", text, {"updates": [f"{item.peer}#{item.sequence}" for item in items]}))

@@ -282,7 +282,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
             "extremes of each weight",
             "trimmed mean: Yin et al. 2018, arXiv 1803.01498; the filter and the clipping before it: docs/presets.md",
             _robust,
-            least_peers=2,
+            least_peers=4,
         ),
     )
 }

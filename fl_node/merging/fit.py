@@ -143,12 +143,12 @@ def _check_attesting(spec: Spec, peers: Sequence[int]) -> list[str]:
     warnings = []
     if attestation.mode == "sample" and attestation.k < rules.attesting_sites:
         warnings.append(
-            f"each peer attests {attestation.k} updates a round, so an update has about {attestation.k} attestations, "
+            f"each peer attests {attestation.k} update{'' if attestation.k == 1 else 's'} a round, so an update has about {attestation.k} attestations, "
             f"and merging.attesting_sites asks for {rules.attesting_sites}: most will count as unattested"
         )
     if attestation.every > 1:
         warnings.append(
-            f"peers attest in every {attestation.every}. round only: in the others, new updates count as unattested"
+            f"peers attest only once in {attestation.every} rounds: in the others, new updates count as unattested"
         )
     return warnings
 

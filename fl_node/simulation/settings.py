@@ -139,8 +139,9 @@ class Settings:
     def as_json(self) -> dict[str, Any]:
         """What decides about the results, for ``config.json``: where they go and how many seeds there are does not."""
         told = {one.name: getattr(self, one.name) for one in fields(self)}
-        for name in ("out", "data_dir", "seeds", "seed", "allow_code"):
+        for name in ("out", "seeds", "seed", "allow_code"):
             del told[name]
+        told["data_dir"] = None if self.data_dir is None else str(self.data_dir.resolve())
         told["spec"] = None if self.spec is None else read_federation(self.spec).digest.hex()
         return cast(dict[str, Any], json.loads(json.dumps(told, default=_plain)))
 

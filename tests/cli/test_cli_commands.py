@@ -376,9 +376,7 @@ def test_ctrl_c_while_a_command_is_imported(pause_s: float) -> None:
     """Early on there is nothing to stop and nothing to tell but one line. Before Python runs our first line, Ctrl-C is
     Python's own."""
     program = (
-        # A shell that runs the tests in the background lets them ignore Ctrl-C.
-        "import os, signal, threading; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "import fl_node.__main__ as entry; "
+        "import os, signal, threading, fl_node.__main__ as entry; "
         f"threading.Timer({pause_s}, os.kill, (os.getpid(), signal.SIGINT)).start(); "
         "entry.main(['demo', '--rounds', '500'])"
     )
