@@ -147,11 +147,11 @@ class TrustSpec(Table):
     """Learned trust: how fast a peer's shares follow what its own validation rows say."""
 
     learning_rate: Annotated[float, Field(gt=0.0, le=1e6)] = Field(
-        4.0, description="step along the gradient of the relative validation loss"
+        0.5, description="step along the gradient of the relative validation loss"
     )
     steps: Annotated[int, Field(ge=1, le=100)] = Field(1, description="gradient steps in one round")
     max_step: Annotated[float, Field(gt=0.0, le=1e6)] = Field(1.0, description="largest step of one logit")
-    prior_pull: Fraction = Field(0.2, description="part of the way back to the sample prior in each round")
+    prior_pull: Fraction = Field(0.1, description="part of the way back to the sample prior in each round")
     floor_ppm: Annotated[int, Field(ge=0, le=500_000)] = Field(10_000, description="least share of a candidate, ppm")
     max_change_ppm: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         250_000, description="most that a peer's share may change from one round to the next, ppm"

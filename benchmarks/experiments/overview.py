@@ -22,9 +22,9 @@ _FOUND = """## What to take from it
 - With logistic regression and a learning rate that falls to 0, averaging on shuffled rows comes within a fifth of a
   point of training in one place for as many epochs.
 - Learned trust finds out who shares a peer's distribution and who is mislabelled. On its own rows, a peer whose data
-  are unlike all others' does about as well alone. Mislabelled peers have mislabelled validation rows, and come to trust
-  those who share their mistakes; a slower rate with a stronger pull to the prior serves them better, at a price where
-  peers are in clusters.
+  are unlike all others' does about as well alone. Mislabelled peers have mislabelled validation rows, and with a fast
+  learning rate come to trust those who share their mistakes; the preset's slow one keeps them with the others, at a
+  price where peers are in clusters: there a faster rate, or no sharing, does better.
 - `robust` costs next to nothing where peers have alike data, and withstands all attacks there. Where labels are skewed
   it keeps out what does harm, but takes honest minorities for hostile, and lets through who contributes nothing.
 - Best-of by claims is taken over at once. By attested scores a false claim is worth nothing; but scores rounded to 1 %

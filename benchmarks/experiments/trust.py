@@ -51,7 +51,7 @@ MODES: Final[Mapping[str, Mapping[str, object]]] = {
     "fixed, by samples": {"merging.aggregation": "fedavg"},
     "fixed, equal": {"merging.aggregation": "uniform"},
     "learned": {},
-    "learned, slower": {"trust.learning_rate": 0.5, "trust.prior_pull": 0.1},
+    "learned, faster": {"trust.learning_rate": 4.0, "trust.prior_pull": 0.2},
 }
 #: The mode that also trains each peer alone, for as many epochs.
 BASELINE: Final = "fixed, by samples"
@@ -102,9 +102,11 @@ def scores(found: Table, task: Task, mode: str, own: bool, peers: Sequence[int])
     return by_seed
 
 
-def difference(found: Table, task: Task, left: str, right: str) -> Comparison | None:
-    """``left - right`` in what counts for a task."""
-    ours, theirs = (scores(found, task, mode, task.own, task.clean) for mode in (left, right))
+def difference(
+    found: Table, task: Task, left: str, right: str, peers: Sequence[int] | None = None
+) -> Comparison | None:
+    """``left - right`` in what counts for a task; ``peers``: of these instead of those with right labels."""
+    ours, theirs = (scores(found, task, mode, task.own, peers or task.clean) for mode in (left, right))
     seeds = sorted(ours.keys() & theirs.keys())
     return compare([ours[s] for s in seeds], [theirs[s] for s in seeds]) if len(seeds) > 1 else None
 
@@ -127,12 +129,15 @@ def _page(found: Table) -> str:
                 common_rows.append([task.name, mode, counted, everyone])
         for left, right in (("learned", BASELINE), ("learned", "fixed, equal"), ("learned", NONE), (BASELINE, NONE)):
             pairs.append((f"{task.name}: {left} - {right}", difference(found, task, left, right)))
+            if not task.own:
+                named = f"{task.name}, all six: {left} - {right}"
+                pairs.append((named, difference(found, task, left, right, everybody)))
     return f"""
 Six peers, the 1,797 digits of scikit-learn, logistic regression, ten rounds of three epochs, preset `trust`: in each
-round a peer draws three of the others and weighs them and itself. *Learned* is the preset as it is; *slower* has half
-its learning rate and a stronger pull to the sample prior; *fixed* has the same draws with shares by samples or equal
-ones; *none* is each peer alone, for as many epochs. Accuracies in per cent, means over peers. The results were first
-looked at after ten seeds, which gave the same signs throughout; ten more narrowed the intervals.
+round a peer draws three of the others and weighs them and itself. *Learned* is the preset as it is; *faster* has eight
+times its learning rate and twice its pull to the sample prior; *fixed* has the same draws with shares by samples or
+equal ones; *none* is each peer alone, for as many epochs. Accuracies in per cent, means over peers. The results were
+first looked at after ten seeds, which gave the same signs throughout; ten more narrowed the intervals.
 
 ## Each peer's own distribution
 
@@ -144,14 +149,14 @@ labels of the first).
 ## Two of six mislabelled
 
 On the common test set, whose labels are right. The mislabelled peers' validation rows are mislabelled, too: learned
-trust serves what a peer takes for the truth, and they may well end up trusting themselves and each other. So the four
-others are what counts; all six are told beside.
+trust serves what a peer takes for the truth, and with a fast rate they end up trusting themselves and each other. Both
+settings came from other seeds; that the slower one is the preset's was decided after seeing these results.
 
 {table(["data", "sharing", "the four others", "all six"], common_rows)}
 
 ## Differences
 
-In the column that counts.
+In the column that counts, and of all six where two are mislabelled.
 
 {comparisons(pairs)}
 
@@ -163,7 +168,11 @@ def _goals(found: Table) -> list[Goal]:
     wanted = []
     for task in TASKS:
         sides = [("learned", BASELINE)] if task.own else [(BASELINE, NONE), ("learned", BASELINE)]
-        wanted += [(f"{task.name}: {left} - {right}", difference(found, task, left, right)) for left, right in sides]
+        for left, right in sides:
+            wanted.append((f"{task.name}: {left} - {right}", difference(found, task, left, right)))
+            if not task.own:
+                one = difference(found, task, left, right, range(1, PEERS + 1))
+                wanted.append((f"{task.name}, all six: {left} - {right}", one))
     adjusted = iter(holm([one.p for _, one in wanted if one is not None]))
     goals = []
     for what, one in wanted:

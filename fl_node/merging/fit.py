@@ -143,8 +143,8 @@ def _check_attesting(spec: Spec, peers: Sequence[int]) -> list[str]:
     warnings = []
     if attestation.mode == "sample" and attestation.k < rules.attesting_sites:
         warnings.append(
-            f"each peer attests {attestation.k} update{'' if attestation.k == 1 else 's'} a round, so an update has about {attestation.k} attestations, "
-            f"and merging.attesting_sites asks for {rules.attesting_sites}: most will count as unattested"
+            f"of the updates, each peer attests {attestation.k} a round, so an update has about {attestation.k} "
+            f"attestations, and merging.attesting_sites asks for {rules.attesting_sites}: most will count as unattested"
         )
     if attestation.every > 1:
         warnings.append(

@@ -83,9 +83,9 @@ def test_rings_without_a_bridge_and_peers_without_a_ring():
 
 def test_attestations_that_will_be_too_few():
     few = fit(9, attestation={"mode": "sample", "k": 2}, scores="attested", attesting_sites=3)
-    assert len(few) == 1 and "attests 2 updates a round" in few[0]
+    assert len(few) == 1 and "attests 2 a round" in few[0]
     seldom = fit(9, attestation={"mode": "all", "every": 3}, scores="attested")
-    assert len(seldom) == 1 and "every 3. round" in seldom[0]
+    assert len(seldom) == 1 and "once in 3 rounds" in seldom[0]
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -60,7 +60,7 @@ def shares(twins: Twins, peer: int) -> list[dict[int, int]]:
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_trust_leaves_the_mislabelled(tmp_path: Path, steps: int) -> None:
-    trust = {"floor_ppm": 5000, "steps": steps}
+    trust = {"learning_rate": 4.0, "prior_pull": 0.2, "floor_ppm": 5000, "steps": steps}
     spec = small_spec(merging={"aggregation": "trust"}, rounds={"mode": "sync", "planned": 7}, trust=trust)
     twins = Twins(tmp_path, spec, size=6)
     for number in (5, 6):
