@@ -116,6 +116,9 @@ def merge(peer: Peer, goal: Goal, draft: Draft | None) -> tuple[Draft, Tensors]:
         base = weights.digest(merged.tensors)
     failures = supply.failures
     del supply
+    if not merged.parents and goal.sequence > 1:
+        text = f"round {goal.round}: no update qualifies for a merge, not even the own one; the base is the genesis"
+        peer.emit(Event("nothing-merged", text, {"round": goal.round}))
     if peer.known_bases is not None:
         peer.known_bases[base] = merged.tensors
     with peer.watch.phase("evaluate"):

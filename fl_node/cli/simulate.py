@@ -6,6 +6,7 @@ import argparse
 import json
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 
@@ -24,11 +25,11 @@ def simulate(arguments: argparse.Namespace) -> int:
     """Run federations in this process; 0 if every peer could go on to the end."""
     settings = settings_of(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
-    for peers, warnings in check(settings).items():
-        for warning in warnings:
-            print(f"fl-node: warning: {peers} peers: {warning}", file=sys.stderr)
+    told_before = {(peers, warning) for peers, warnings in check(settings).items() for warning in warnings}
+    _warn(sorted(told_before))
     with shown(settings) as tell:
         result = play(settings, tell)
+    _warn(sorted({(run.peers, warning) for run in result.runs for warning in run.warnings} - told_before))
     told = as_json(settings, result)
     if arguments.json:
         print(json.dumps(told, indent=1))
@@ -45,6 +46,11 @@ def simulate(arguments: argparse.Namespace) -> int:
         print(f"fl-node: interrupted after {done}{left}", file=sys.stderr)
         return INTERRUPTED
     return 1 if failures else 0
+
+
+def _warn(warnings: Iterable[tuple[int, str]]) -> None:
+    for peers, warning in warnings:
+        print(f"fl-node: warning: {peers} peers: {warning}", file=sys.stderr)
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:

@@ -46,7 +46,7 @@ def simulate(settings: Settings, tell: Tell | None = None) -> Result:
                     check_dealing(settings, source, wanted)
                 with nullcontext() if folder is None else folder.writing(peers, seed) as sink:
                     run = run_one(settings, source, peers, seed, sink=sink, tell=tell)
-                    run = replace(run, warnings=warnings[peers])
+                    run = replace(run, warnings=(*warnings[peers], *nothing_merged(run)))
                 if folder is not None:
                     folder.finish(run)
             runs.append(run)
@@ -63,6 +63,18 @@ def simulate(settings: Settings, tell: Tell | None = None) -> Result:
             folder.write(result, as_json(settings, result))
             write_report(folder.path, settings, result)
     return result
+
+
+def nothing_merged(run: Run) -> tuple[str, ...]:
+    """A warning where closing models have nobody's training in them, for nothing else looks wrong with such a run."""
+    finals = run.finals().values()
+    empty = [row.peer for row in finals if not row.shares]
+    if not empty:
+        return ()
+    return (
+        f"{len(empty)} of {len(finals)} closing models are the genesis: the policy left every update out; compare "
+        "merging.min_samples, max_staleness and attesting_sites with what peers have",
+    )
 
 
 def run_one(

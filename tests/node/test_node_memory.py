@@ -42,6 +42,15 @@ def test_every_base_and_selection_replays(tmp_path: Path, mode: str, aggregation
         assert {"missing", "left-out"}.isdisjoint(kind for kinds in twins.kinds.values() for kind in kinds)
 
 
+@pytest.mark.parametrize("samples", [1, 10_000])
+def test_a_policy_that_leaves_out_everybody_is_told(tmp_path: Path, samples: int) -> None:
+    twins = Twins(tmp_path, small_spec(rounds={"mode": "sync", "planned": 2}, merging={"min_samples": samples}), size=2)
+    assert twins.run() == {1: None, 2: None}
+    assert len(twins.replay().check()) == 6
+    for kinds in twins.kinds.values():
+        assert kinds.count("nothing-merged") == (2 if samples > 1 else 0)
+
+
 def test_in_a_sync_federation_all_peers_close_with_the_same_model(tmp_path: Path) -> None:
     twins = Twins(tmp_path, small_spec(rounds={"mode": "sync", "planned": 2}))
     twins.run()

@@ -170,6 +170,11 @@ def test_a_run_is_told_of_by_its_closing_models(capsys: pytest.CaptureFixture[st
     assert f"common test accuracy {mean * 100:.2f} %" in capsys.readouterr().err
 
 
+def test_the_command_warns_where_nothing_was_merged() -> None:
+    done = run("--peers", 3, "--rounds", 2, "--epochs", 1, "--set", "merging.min_samples=10000")
+    assert done.returncode == 0 and "3 of 3 closing models are the genesis" in done.stderr
+
+
 def test_the_command_warns_of_a_graph_in_parts() -> None:
     edges = "merging.edges=[[1, 2], [3, 4]]"
     graph = ("--set", "merging.selection=graph", "--set", "merging.graph=edges", "--set", edges)
