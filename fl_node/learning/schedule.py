@@ -27,7 +27,8 @@ def learning_rate(training: TrainingSpec, planned: int, sequence: int, progress:
     if training.schedule == "cosine":
         place = min(1.0, (sequence - 1 + progress) / planned)
         first, final = training.learning_rate, training.final_learning_rate
-        return final + (first - final) * (1.0 + math.cos(math.pi * place)) / 2.0
+        share = (1.0 + math.cos(math.pi * place)) / 2.0
+        return first * share + final * (1.0 - share)  # no difference, so that it is never outside of the two
     if training.schedule == "step":
         done: int = (min(sequence, planned) - 1) // training.decay_rounds
         return training.learning_rate * training.decay**done
