@@ -34,8 +34,7 @@ _MOST_BASES: Final = 256
 
 
 def attest(peer: Peer, wanted: Sequence[UpdateEntry], *, merged: bool = False) -> tuple[UpdateRef, ...]:
-    """Score these updates of others and their bases, and record it in one entry. What this peer attested before, or
-    objects to, is left out, so that doing it again after a crash does nothing twice.
+    """Score these updates of others and their bases, and record it in one entry.
 
     An update whose bytes cannot be had gets an objection, as in every round. So does one whose recorded base is not
     what its parents give, as a digest mismatch: anybody can check that. One whose base cannot be made again, because a
@@ -43,7 +42,8 @@ def attest(peer: Peer, wanted: Sequence[UpdateEntry], *, merged: bool = False) -
     for this round: who serves its update, but not what is needed to judge it, must not hold up everybody.
 
     Args:
-        wanted: what is to be attested now (:func:`fl_node.merging.attested.attestable`).
+        wanted: what is to be attested now (:func:`fl_node.merging.attested.attestable`): nothing that this peer
+            attested or objected to before, so that doing it again after a crash does nothing twice.
         merged: they are in this round's base already. Then nothing is objected to, only told: a reader would not find
             them among the candidates of the update to come.
 
@@ -54,10 +54,9 @@ def attest(peer: Peer, wanted: Sequence[UpdateEntry], *, merged: bool = False) -
         ChainUnavailable: try again.
         NotAMember: this peer was retired.
     """
-    open_ones = [entry for entry in wanted if _is_open(peer, entry)]
-    if not open_ones or not peer.prefix.peer(peer.number).roles & Role.ATTEST:
+    if not wanted or not peer.prefix.peer(peer.number).roles & Role.ATTEST:
         return ()
-    supply = gather(peer, open_ones, frozenset(entry.ref for entry in open_ones) if merged else frozenset())
+    supply = gather(peer, wanted, frozenset(entry.ref for entry in wanted) if merged else frozenset())
     items = []
     step = peer.spec.attestation.coarsen_ppm
     for entry, tensors in zip(supply.entries, supply.tensors, strict=True):
@@ -86,15 +85,6 @@ def remember_base(peer: Peer, digest: bytes, merged: Merge) -> None:
     if peer.spec.attestation.mode != "none" and peer.prefix.peer(peer.number).roles & Role.ATTEST:
         key = _key(peer, peer.number, digest, merged.rule, merged.parents)
         _remember(peer, key, _validated(peer, merged.tensors))
-
-
-def _is_open(peer: Peer, entry: UpdateEntry) -> bool:
-    """Whether this peer has said nothing yet about another's update."""
-    if entry.ref.peer == peer.number:
-        return False
-    if any(said.peer == peer.number for said in peer.prefix.attestations(entry.ref)):
-        return False
-    return all(word.peer != peer.number for word in peer.prefix.objections(entry.ref))
 
 
 def _base_score(peer: Peer, entry: UpdateEntry, merged: bool) -> int | None:

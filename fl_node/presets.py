@@ -277,7 +277,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         ),
         Preset(
             "robust",
-            "Withstands hostile peers, fewer than a third",
+            "Against hostile peers, fewer than a third, where data are alike",
             "leaves out those that score worst on data of others, bounds how far a model may be away, and cuts the "
             "extremes of each weight",
             "trimmed mean: Yin et al. 2018, arXiv 1803.01498; the filter and the clipping before it: docs/presets.md",

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from fl_node.errors import AlreadyRecorded, ContentError, EntryRejected, MalformedWeights, StoreFull, StoreUnreachable
+from fl_node.errors import ContentError, MalformedWeights, StoreFull, StoreUnreachable
 from fl_node.merging import weights
 from fl_node.merging.aggregation import Merge, aggregate
-from fl_node.merging.selection import Selection, select
+from fl_node.merging.outcomes import Failure
+from fl_node.merging.selection import Selection, selection_behind
 from fl_node.merging.standing import Standing
 from fl_node.merging.weights import Tensors
 from fl_node.peer import Peer
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.progress import Event
 from fl_node.records import Reason, Rule, UpdateRef
-from fl_node.supply import Supply, gather_quietly, obtain, verified_tensors
+from fl_node.supply import Supply, gather_quietly, object_to, obtain, verified_tensors
 
 
 class BaseDiffers(Exception):
@@ -73,18 +74,8 @@ def centre_of(peer: Peer, view: Prefix, by: int) -> Tensors:
         if by != peer.number:
             raise
         peer.emit(Event("lost", f"the own update {latest.ref} is lost, clipping around the genesis: {error}", {}))
-        withdraw(peer, latest.ref)
+        object_to(peer, latest.ref, Failure(Reason.WITHDRAWN, str(error)))
         return peer.genesis()
-
-
-def withdraw(peer: Peer, ref: UpdateRef) -> None:
-    """Say on the ledger that an own update cannot be had any more."""
-    try:
-        peer.ledger.object(ref, Reason.WITHDRAWN)
-    except AlreadyRecorded:
-        pass
-    except EntryRejected as error:
-        peer.emit(Event("objection-refused", f"the ledger refused to withdraw {ref}: {error}", {}))
 
 
 def recorded_base(peer: Peer, entry: UpdateEntry, chosen: Selection) -> Tensors:
@@ -129,10 +120,8 @@ def chosen_for(peer: Peer, entry: UpdateEntry) -> Selection:
     Raises:
         BaseDiffers: the policy gives other parents than those recorded.
     """
-    before = peer.prefix.upto(entry.index)
-    update = entry.update
     try:
-        chosen = select(peer.spec, before, entry.ref.peer, update.round, seen=update.seen, now_s=entry.time_s)
+        chosen = selection_behind(peer.spec, peer.prefix, entry)
     except (ValueError, LookupError) as cause:
         raise BaseDiffers(f"{entry.ref} cannot follow from the log that it had seen: {cause}") from cause
     given, recorded = {one.ref for one in chosen.candidates}, {parent.ref for parent in entry.parents}

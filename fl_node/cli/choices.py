@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fl_node.merging.outcomes import Outcome
-from fl_node.merging.selection import select
+from fl_node.merging.selection import selection_behind
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import Rule, UpdateRef
 from fl_node.spec import Spec
@@ -20,9 +20,8 @@ def candidates_of(spec: Spec, prefix: Prefix, update: UpdateEntry) -> list[dict[
     Args:
         prefix: the log, up to the update at least.
     """
-    before = prefix.upto(update.index)
     try:
-        chosen = select(spec, before, update.ref.peer, update.round, seen=update.update.seen, now_s=update.time_s)
+        chosen = selection_behind(spec, prefix, update)
     except (ValueError, LookupError):
         return None
     shares = {parent.ref: parent.share_ppm for parent in update.parents}

@@ -12,40 +12,12 @@ from typing import Literal
 from fl_node.errors import SpecError, StoreFull, UsageError
 from fl_node.learning.named import is_named
 from fl_node.presets import Tables, preset
+from fl_node.recipes import RECIPES, Recipe
 from fl_node.spec_text import merged, preset_head, preset_notes, spec_text
 
 #: After so many seconds the next peer of a ring takes its turn.
 _SILENT_S = 10.0
 MODELS = ("logistic", "mlp", "cnn", "unet")
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What is known to work on a data set. ``shape`` is that of one sample; ``hidden`` are the model's, () its own."""
-
-    shape: tuple[int, ...]
-    classes: int
-    metric: str
-    learning_rate: float
-    batch_size: int
-    epochs: int
-    class_weights: bool = False
-    model: str = "logistic"
-    hidden: tuple[int, ...] = ()
-    optimizer: str = "sgd"
-
-    @property
-    def kind(self) -> Literal["classification", "segmentation"]:
-        return "segmentation" if self.metric == "dice" else "classification"
-
-
-RECIPES = {
-    "digits": Recipe((64,), 10, "accuracy", 0.3, 16, 3),
-    "digits-canvas": Recipe((24, 24), 2, "dice", 0.01, 16, 2, model="unet", hidden=(8, 16), optimizer="adam"),
-    "mnist": Recipe((28, 28), 10, "accuracy", 0.1, 64, 1),
-    "fashion-mnist": Recipe((28, 28), 10, "accuracy", 0.1, 64, 1),
-    "credit-default": Recipe((33,), 2, "auc", 0.05, 64, 1, class_weights=True),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +73,6 @@ class DemoSettings:
     def model_name(self) -> str:
         return self.model or self.recipe.model
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one sample: as the recipe has it, but an image for a model that needs one."""
-        return (8, 8) if self.dataset == "digits" and self.model_name == "cnn" else self.recipe.shape
-
     def spec_text(self) -> str:
         """The federation's spec, as a person would write it.
 
@@ -128,32 +95,25 @@ class DemoSettings:
         return spec_text(f"demo-{self.preset or self.dataset}-{self.model_name}", tables, head=head, notes=notes)
 
     def _tables(self) -> Tables:
-        recipe = self.recipe
-        kind = {"kind": recipe.kind} if recipe.kind == "segmentation" else {}
-        hidden = {"hidden": recipe.hidden} if recipe.hidden and self.model_name == recipe.model else {}
-        optimizer = {"optimizer": recipe.optimizer} if recipe.optimizer != "sgd" else {}
-        return {
-            "task": {
-                "data": self.dataset,
-                **kind,
-                "input_shape": self.shape,
-                "classes": recipe.classes,
-                "metric": recipe.metric,
-                "split_seed": self.seed,
-            },
-            "model": {"name": self.model_name, **hidden, "seed": self.seed},
-            "training": {
-                **optimizer,
-                "learning_rate": float(recipe.learning_rate if self.learning_rate is None else self.learning_rate),
-                "batch_size": recipe.batch_size if self.batch_size is None else self.batch_size,
-                "epochs": recipe.epochs if self.epochs is None else self.epochs,
-                "class_weights": recipe.class_weights,
-                "seed": self.seed,
-            },
-            "merging": {"selection": "all-latest", "aggregation": "fedavg"},
-            "rounds": {"planned": self.rounds, "mode": "async", "linger_s": 60.0, "deadline_s": 120.0},
-            "content": {"allow_networks": ("127.0.0.0/8",)},
+        asked: dict[str, float | None] = {
+            "learning_rate": None if self.learning_rate is None else float(self.learning_rate),
+            "batch_size": self.batch_size,
+            "epochs": self.epochs,
         }
+        return merged(
+            self.recipe.tables(self.dataset, self.model_name),
+            {
+                "task": {"split_seed": self.seed},
+                "model": {"seed": self.seed},
+                "training": {
+                    **{key: value for key, value in asked.items() if value is not None},
+                    "seed": self.seed,
+                },
+                "merging": {"selection": "all-latest", "aggregation": "fedavg"},
+                "rounds": {"planned": self.rounds, "mode": "async", "linger_s": 60.0, "deadline_s": 120.0},
+                "content": {"allow_networks": ("127.0.0.0/8",)},
+            },
+        )
 
     def _asked(self) -> Tables:
         """What beats the preset: what the command line asks for, and what being on one machine allows."""

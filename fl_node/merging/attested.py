@@ -7,11 +7,11 @@ docs/replay-rules.md, section 11.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from fl_node.merging.cuts import AttestedCut
 from fl_node.merging.owed import MOST_ATTESTED, attests_first, due, limit_of, wait_for
-from fl_node.merging.sync import sync_prefix
+from fl_node.merging.sync import view_of_round
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import UpdateRef, UpdatesAttested
 from fl_node.spec import Spec
@@ -38,7 +38,7 @@ def attestable(
         prefix: the log as far as it is known.
         round_number: the round being played.
         seen: async: log size that the round's choice is made from; default all of ``prefix``.
-        now_s: sync only, see :func:`sync_prefix`.
+        now_s: sync only, see :func:`fl_node.merging.sync.sync_prefix`.
         candidates: what the selection gave, for specs under which attesting comes after it.
 
     Raises:
@@ -48,21 +48,16 @@ def attestable(
     view = prefix.upto(prefix.size if seen is None else seen)
     cut = None
     if spec.rounds.mode == "sync":
-        cut = sync_prefix(spec, prefix, round_number, now_s)
-        if cut.size is None:
-            raise ValueError(f"round {round_number} must wait for peers {list(cut.missing)} or the deadline")
-        view = prefix.upto(cut.size)
+        cut, view = view_of_round(spec, prefix, round_number, now_s)
     mine = prefix.updates(own_peer)
     began = mine[-1].index if mine else -1
     if attests_first(spec):
-        wanted = due(spec, prefix, view, own_peer, round_number, cut)
-    else:
-        if candidates is None:
-            raise ValueError("got no candidates, expected those of the selection: this spec attests what was selected")
-        wanted = due(spec, prefix, view, own_peer, round_number, cut, candidates)
-    done = {entry.ref for entry in wanted if _spoke(prefix, own_peer, entry.ref, since=-1)}
+        candidates = None
+    elif candidates is None:
+        raise ValueError("got no candidates, expected those of the selection: this spec attests what was selected")
+    wanted = due(spec, prefix, view, own_peer, round_number, cut, candidates)
     room = len(wanted) if cut is not None else limit_of(spec) - _attested_since(prefix, own_peer, began)
-    rest = [entry for entry in wanted if entry.ref not in done][: max(0, room)]
+    rest = [entry for entry in wanted if not _spoke(prefix, own_peer, entry.ref)][: max(0, room)]
     return tuple(sorted(rest, key=lambda entry: entry.ref))
 
 
@@ -75,24 +70,19 @@ def attested_prefix(spec: Spec, prefix: Prefix, round_number: int, now_s: int | 
     cut's own time. More entries never move it. Costs what is new since the last call for the same log and spec.
 
     Args:
-        now_s: as for :func:`sync_prefix`.
+        now_s: as for :func:`fl_node.merging.sync.sync_prefix`.
 
     Raises:
         ValueError: the round's cut is not there yet.
     """
-    cut = sync_prefix(spec, prefix, round_number, now_s)
-    if cut.size is None:
-        raise ValueError(f"round {round_number} must wait for peers {list(cut.missing)} or the deadline")
+    cut, _ = view_of_round(spec, prefix, round_number, now_s)
     return wait_for(spec, prefix, cut).settled(prefix, prefix.time_s if now_s is None else now_s)
 
 
-def _spoke(prefix: Prefix, own_peer: int, ref: UpdateRef, *, since: int) -> bool:
-    """Whether this peer has attested an update, or objected to it, after an entry."""
-    words: Sequence[object] = [
-        *(said for said in prefix.attestations(ref) if said.peer == own_peer and said.index > since),
-        *(word for word in prefix.objections(ref) if word.peer == own_peer and word.index > since),
-    ]
-    return bool(words)
+def _spoke(prefix: Prefix, own_peer: int, ref: UpdateRef) -> bool:
+    """Whether this peer has attested an update, or objected to it."""
+    attested = any(said.peer == own_peer for said in prefix.attestations(ref))
+    return attested or any(word.peer == own_peer for word in prefix.objections(ref))
 
 
 def _attested_since(prefix: Prefix, own_peer: int, began: int) -> int:

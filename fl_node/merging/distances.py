@@ -7,7 +7,7 @@ threads nor blocks can change it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -43,11 +43,7 @@ def squared_distances(stack: Stack) -> list[list[float]]:
 
         return terms
 
-    found = iter(_totals(stack, len(pairs), make))
-    table = [[0.0] * count for _ in range(count)]
-    for i, j in pairs:
-        table[i][j] = table[j][i] = next(found)
-    return table
+    return _symmetric(count, pairs, _totals(stack, len(pairs), make))
 
 
 def squared_norms(stack: Stack, point: Point) -> list[float]:
@@ -87,10 +83,14 @@ def inner_products(stack: Stack, point: Point) -> list[list[float]]:
 
         return terms
 
-    found = iter(_totals(stack, len(pairs), make))
+    return _symmetric(count, pairs, _totals(stack, len(pairs), make))
+
+
+def _symmetric(count: int, pairs: Sequence[tuple[int, int]], values: Sequence[float]) -> list[list[float]]:
+    """A symmetric table from its values at some pairs; 0 elsewhere."""
     table = [[0.0] * count for _ in range(count)]
-    for i, j in pairs:
-        table[i][j] = table[j][i] = next(found)
+    for (i, j), value in zip(pairs, values, strict=True):
+        table[i][j] = table[j][i] = value
     return table
 
 

@@ -17,7 +17,7 @@ from fl_node.merging.draws import draw_rank, draw_seed
 from fl_node.merging.outcomes import NAMED_ONE_BY_ONE, Alike, Considered, Failure, Outcome, after_fetching, told
 from fl_node.merging.policies import MOST_PARENTS, POLICIES
 from fl_node.merging.standing import Standing
-from fl_node.merging.sync import sync_prefix
+from fl_node.merging.sync import view_of_round
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import UpdateRef
 from fl_node.spec import Spec
@@ -31,6 +31,7 @@ __all__ = [
     "draw_rank",
     "draw_seed",
     "select",
+    "selection_behind",
 ]
 
 
@@ -118,7 +119,7 @@ def select(
         own_peer: number of the peer that merges.
         round_number: the round being played, from 1.
         seen: log size that the choice is made from; default all of ``prefix``. In a sync round, the derived cut.
-        now_s: sync only, see :func:`sync_prefix`.
+        now_s: sync only, see :func:`fl_node.merging.sync.sync_prefix`.
         failed: while the update is being made: candidates of an earlier look that turned out to be of no use, and that
             this peer objected to. It is as if those objections were in ``prefix``, where an audit finds them.
 
@@ -130,10 +131,8 @@ def select(
     cut = attested = None
     view = words = prefix.upto(prefix.size if seen is None else seen)
     if spec.rounds.mode == "sync":
-        cut = sync_prefix(spec, prefix, round_number, now_s)
-        if cut.size is None:
-            raise ValueError(f"round {round_number} must wait for peers {list(cut.missing)} or the deadline")
-        view = words = prefix.upto(cut.size)
+        cut, view = view_of_round(spec, prefix, round_number, now_s)
+        words = view
         if attests_first(spec):
             attested = attested_prefix(spec, prefix, round_number, now_s)
             if attested.size is None:
@@ -153,3 +152,17 @@ def select(
         choice,
         verdict,
     )
+
+
+def selection_behind(spec: Spec, prefix: Prefix, entry: UpdateEntry) -> Selection:
+    """The selection that a recorded update must have been made by, again: from what it had seen, and its publisher's
+    own words before it. Needs no bytes.
+
+    Args:
+        prefix: the log, up to the update at least.
+
+    Raises:
+        LookupError, ValueError: the update cannot follow from the log that it claims to have seen.
+    """
+    before, seen = prefix.upto(entry.index), entry.update.seen
+    return select(spec, before, entry.ref.peer, entry.round, seen=seen, now_s=entry.time_s)

@@ -42,6 +42,18 @@ def sync_prefix(spec: Spec, prefix: Prefix, round_number: int, now_s: int | None
     return count.cut(prefix, None)
 
 
+def view_of_round(spec: Spec, prefix: Prefix, round_number: int, now_s: int | None = None) -> tuple[SyncCut, Prefix]:
+    """The cut of a round that can be played, and the log up to it; see :func:`sync_prefix`.
+
+    Raises:
+        ValueError: the round must wait.
+    """
+    cut = sync_prefix(spec, prefix, round_number, now_s)
+    if cut.size is None:
+        raise ValueError(f"round {round_number} must wait for peers {list(cut.missing)} or the deadline")
+    return cut, prefix.upto(cut.size)
+
+
 def pace(spec: Spec, prefix: Prefix) -> int:
     """Highest round of an update that counts: made after its own round's cut. 0: none yet."""
     cuts = _settled(spec, prefix)

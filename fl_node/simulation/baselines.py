@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from fl_node.errors import TrainingFailed
-from fl_node.learning.dataset import Dataset
+from fl_node.learning.dataset import joined
 from fl_node.learning.metrics import Evaluation
 from fl_node.learning.models import Weights, genesis
 from fl_node.learning.splits import Splits
@@ -40,8 +38,7 @@ def train_baselines(spec: Spec, dealt: Dealt, cast: Cast, how: Batching, threads
 
 
 def _pooled(spec: Spec, dealt: Dealt, numbers: list[int], rounds: list[int]) -> Evaluation | None:
-    parts = [dealt.splits[number - 1].train for number in numbers]
-    rows = Dataset(np.concatenate([part.features for part in parts]), np.concatenate([part.labels for part in parts]))
+    rows = joined([dealt.splits[number - 1].train for number in numbers])
     trainer = Trainer(spec, Splits(rows, rows, dealt.common), 0, "cpu")
     model: Weights = genesis(spec)
     try:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from fl_node.demo.settings import RECIPES
 from fl_node.errors import UsageError
 from fl_node.learning.partition import parse_partition
 from fl_node.learning.shifts import parse_shift
 from fl_node.presets import Tables, preset
+from fl_node.recipes import RECIPES
 from fl_node.simulation.faults import Faults
 from fl_node.spec import Federation, Spec, parse_federation, read_federation
 from fl_node.spec_text import merged, preset_head, spec_text
@@ -151,25 +151,7 @@ class Settings:
         if name not in RECIPES:
             raise UsageError(f"--dataset {name} without --spec: expected a spec that says its shape and classes")
         recipe = RECIPES[name]
-        model = self.model or recipe.model
-        shape = (8, 8) if name == "digits" and model == "cnn" else recipe.shape
-        tables: Tables = {
-            "task": {"data": name, "input_shape": shape, "classes": recipe.classes, "metric": recipe.metric},
-            "model": {"name": model},
-            "training": {
-                "optimizer": recipe.optimizer,
-                "learning_rate": recipe.learning_rate,
-                "batch_size": recipe.batch_size,
-                "epochs": recipe.epochs,
-                "class_weights": recipe.class_weights,
-            },
-            "rounds": {"planned": 5},
-        }
-        if recipe.kind == "segmentation":
-            tables["task"]["kind"] = recipe.kind
-        if recipe.hidden and model == recipe.model:
-            tables["model"]["hidden"] = recipe.hidden
-        return tables
+        return merged(recipe.tables(name, self.model or recipe.model), {"rounds": {"planned": 5}})
 
     def _asked(self) -> Tables:
         """What the command line says."""

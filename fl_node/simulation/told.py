@@ -16,12 +16,12 @@ def as_json(settings: Settings, result: Result) -> dict[str, Any]:
     first = counts[0] if counts else None
     return {
         "measure": result.measure,
-        "accuracy": accuracy(result.summary("accuracy", "common", first)),
-        "own_accuracy": accuracy(result.summary("accuracy", "own", first)),
-        "macro_f1": accuracy(result.summary("macro_f1", "common", first)),
-        "auc": accuracy(result.summary("auc", "common", first)),
-        "dice": accuracy(result.summary("dice", "common", first)),
-        "score": accuracy(scores(result, first)),
+        "accuracy": as_table(result.summary("accuracy", "common", first)),
+        "own_accuracy": as_table(result.summary("accuracy", "own", first)),
+        "macro_f1": as_table(result.summary("macro_f1", "common", first)),
+        "auc": as_table(result.summary("auc", "common", first)),
+        "dice": as_table(result.summary("dice", "common", first)),
+        "score": as_table(scores(result, first)),
         "seconds": {
             "total": round(result.seconds, 3),
             "per_run": [round(run.seconds, 3) for run in result.runs],
@@ -34,8 +34,8 @@ def as_json(settings: Settings, result: Result) -> dict[str, Any]:
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "by_peers": {
             str(peers): {
-                "accuracy": accuracy(result.summary("accuracy", "common", peers)),
-                "score": accuracy(scores(result, peers)),
+                "accuracy": as_table(result.summary("accuracy", "common", peers)),
+                "score": as_table(scores(result, peers)),
                 "pooled": mean(run.pooled.accuracy if run.pooled else None for run in result.of(peers)),
                 "alone": mean(one.accuracy for run in result.of(peers) for one in run.alone if one),
                 "pooled_score": mean(_fraction(run.pooled) for run in result.of(peers)),
@@ -48,7 +48,7 @@ def as_json(settings: Settings, result: Result) -> dict[str, Any]:
     }
 
 
-def accuracy(summary: Summary) -> dict[str, Any]:
+def as_table(summary: Summary) -> dict[str, Any]:
     """A summary as a table."""
     return {
         "mean": summary.mean,
@@ -73,7 +73,7 @@ def _run(run: Run) -> dict[str, Any]:
     return {
         "peers": run.peers,
         "seed": run.seed,
-        "accuracy": accuracy(summary_of([values])),
+        "accuracy": as_table(summary_of([values])),
         "pooled": run.pooled.accuracy if run.pooled else None,
         "alone": [one.accuracy if one else None for one in run.alone],
         "updates": len(run.rows),
