@@ -152,3 +152,27 @@ class TrainingFailed(FlNodeError):
 
 class TrainingDiverged(TrainingFailed):
     """Training ended in weights that nobody can use: from another start it may not."""
+
+
+class ChecksFailed(FlNodeError):
+    """Something that was checked does not hold: an audit or a pack has a finding at or above ``--fail-on``."""
+
+    exit_code = 40
+
+
+class NotAllKnown(FlNodeError):
+    """Nothing that was checked failed, but not all that was asked for could be known."""
+
+    exit_code = 41
+
+
+class AlarmRaised(FlNodeError):
+    """The monitor found something that a person should look at."""
+
+    exit_code = 42
+
+
+class MalformedEvidence(FlNodeError):
+    """A checkpoint, a tile or an evidence pack cannot be read as such, or breaks its limits."""
+
+    exit_code = 43

@@ -71,6 +71,12 @@ class Signer:
         signed = self._account.sign_transaction(dict(transaction))
         return bytes(signed.raw_transaction), bytes(signed.hash)
 
+    def sign_text(self, text: bytes) -> bytes:
+        """An EIP-191 personal message signed with the key: 65 bytes, r, s and v (27 or 28)."""
+        from eth_account.messages import encode_defunct
+
+        return bytes(self._account.sign_message(encode_defunct(text)).signature)
+
     def check_chain(self, chain_id: int) -> None:
         """Refuse the keys that everybody knows where they could lose something.
 

@@ -12,7 +12,8 @@ from fl_node.presets import PRESETS
 from fl_node.simulation.attacks import ATTACKS
 
 EPILOG = """exit codes: 0 done; 1 failed; 2 wrong usage; 3 bad federation file or configuration; 4 bad data; 5 key or
-password; 10-17 chain and contract; 20-24 content and weights; 30 training; 130 interrupted. See docs/cli.md."""
+password; 10-17 chain and contract; 20-26 content and weights; 30 training; 40 a check does not hold; 41 not all could be
+known; 42 alarm; 43 malformed evidence; 130 interrupted. See docs/cli.md."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--verbose", action="store_true", help="show the traceback of an error")
         return sub
 
-    for add in (_init, _run, _reading, _membership, _model, _cid, _gc, _demo, _simulate, _doctor):
+    for add in (_init, _run, _reading, _membership, _model, _cid, _gc, _demo, _simulate, _doctor, *_AUDITING):
         add(command)
     return parser
 
@@ -165,6 +166,9 @@ def _demo(command: Command) -> None:
     sub.add_argument("--state", default=None, metavar="DIR", help="folder to keep (default: a new temporary one)")
     sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
     sub.add_argument("--no-baselines", action="store_true", help="skip training alone and on pooled data")
+    sub.add_argument(
+        "--export", default=None, metavar="FILE", help="write the whole demo as an evidence pack, blobs included"
+    )
 
 
 def _simulate(command: Command) -> None:
@@ -231,3 +235,126 @@ def _simulate(command: Command) -> None:
 def _doctor(command: Command) -> None:
     sub = command("doctor", "check chain, code, spec, balance, content, disk and clock; say how to mend each")
     _settings(sub, "federation", "state", "rpc", "key", "content", "ipfs_api", "host", "port", "endpoint", "data_dir")
+
+
+def _ledger_source(sub: argparse.ArgumentParser) -> None:
+    """Where an auditor reads: a federation file, or no more than an endpoint and an address."""
+    _settings(sub, "federation", "rpc")
+    sub.add_argument("--contract", default=None, metavar="ADDRESS", help="the ledger, instead of a federation file")
+    sub.add_argument(
+        "--content",
+        dest="sources",
+        action="append",
+        default=[],
+        metavar="URL|FOLDER",
+        help="where bytes may be had besides the peers: a gateway, or a peer's content folder; may be repeated",
+    )
+    sub.add_argument("--depth", type=_entry, default=None, metavar="D", help="blocks on top (default: the spec's)")
+
+
+def _checking(sub: argparse.ArgumentParser) -> None:
+    """What to check, and what the exit code says of it."""
+    from fl_node.audit.verdicts import CHECKS, FAIL_ON
+
+    sub.add_argument("--from", dest="start", type=_entry, default=0, metavar="N", help="first entry (default: 0)")
+    sub.add_argument("--to", dest="stop", type=_entry, default=None, metavar="M", help="entry after the last one")
+    sub.add_argument("--peer", type=_entry, default=None, metavar="P", help="updates of this peer only")
+    sub.add_argument(
+        "--checks",
+        default="",
+        metavar="NAMES",
+        help=f"these checks only, by commas: {', '.join(check.name for check in CHECKS)} (default: all)",
+    )
+    sub.add_argument(
+        "--checkpoint",
+        dest="checkpoints",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a signed checkpoint that the log must extend; may be repeated",
+    )
+    sub.add_argument("--jobs", type=int, default=0, metavar="J", help="threads; 0: as many as cores (default: 0)")
+    sub.add_argument("--html", default=None, metavar="FILE", help="write the report as one page")
+    sub.add_argument(
+        "--fail-on",
+        choices=FAIL_ON,
+        default="incomplete",
+        help="least finding that makes the exit code 40 or 41: docs/auditing.md (default: incomplete)",
+    )
+
+
+def _audit(command: Command) -> None:
+    sub = command("audit", "check every update against the log, the bytes and the spec, trusting nobody")
+    _ledger_source(sub)
+    _checking(sub)
+    sub.add_argument(
+        "--completeness", action="store_true", help="who was expected, submitted, merged, left out, missing: by round"
+    )
+    sub.add_argument(
+        "--work", default=None, metavar="DIR", help="folder of results and bytes (default: beside the federation file)"
+    )
+    sub.add_argument("--fresh", action="store_true", help="do not go on from earlier results")
+
+
+def _checkpoint(command: Command) -> None:
+    sub = command("checkpoint", "sign the log as it is now, verify what others signed, list what this peer has")
+    sub.add_argument("action", choices=("sign", "verify", "list"), help="what to do")
+    sub.add_argument("files", nargs="*", metavar="FILE", help="verify: checkpoints to hold against the log and each other")
+    _settings(sub, "federation", "state", "rpc", "key", "password_file")
+    sub.add_argument("--out", default=None, metavar="FILE", help="sign: file to write (default: standard output)")
+    sub.add_argument("--offline", action="store_true", help="verify: signatures and each other only, without a chain")
+
+
+def _monitor(command: Command) -> None:
+    sub = command("monitor", "watch a federation: foreign entries under a key, reorgs, silence, lost content, bad merges")
+    _ledger_source(sub)
+    _settings(sub, "state")
+    sub.add_argument("--account", default=None, metavar="ADDRESS", help="whose entries to know (default: the state's key)")
+    sub.add_argument("--every", type=float, default=30.0, metavar="S", help="seconds between looks (default: 30)")
+    sub.add_argument("--silent-s", type=float, default=3600.0, metavar="S", help="silence that is told (default: 3600)")
+    sub.add_argument("--once", action="store_true", help="look once; exit code 42 if there is an alarm")
+
+
+def _export(command: Command) -> None:
+    sub = command("export", "write an evidence pack: everything that it takes to check updates without a chain")
+    _ledger_source(sub)
+    what = sub.add_mutually_exclusive_group(required=True)
+    what.add_argument("--update", default=None, metavar="UPDATE", help="one update, such as 3#12, with its parents")
+    what.add_argument("--round", type=_entry, default=None, metavar="R", help="all updates of a round")
+    what.add_argument("--all", action="store_true", help="all updates")
+    sub.add_argument("--out", required=True, metavar="FILE", help="zip file to write")
+    sub.add_argument("--blobs", action="store_true", help="with the weights, so that merges can be checked")
+    sub.add_argument("--force", action="store_true", help="overwrite FILE")
+    sub.add_argument(
+        "--checkpoint",
+        dest="checkpoints",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a signed checkpoint to put in; may be repeated",
+    )
+
+
+def _verify(command: Command) -> None:
+    sub = command("verify", "check an evidence pack offline: no chain, no network, no torch")
+    sub.add_argument("pack", metavar="PACK", help="file that `fl-node export` wrote")
+    _checking(sub)
+    sub.add_argument("--completeness", action="store_true", help="also who was expected and missing, by round")
+
+
+def _lineage(command: Command) -> None:
+    sub = command("lineage", "what an update came from, and what came of it, with effective shares")
+    sub.add_argument("update", metavar="UPDATE", help="an update such as 3#12, or the CID of its content")
+    _settings(sub, "federation", "state", "rpc")
+    sub.add_argument("--pack", default=None, metavar="FILE", help="read an evidence pack instead of a chain")
+    sub.add_argument(
+        "--direction", choices=("ancestors", "descendants", "both"), default="both", help="which way (default: both)"
+    )
+    sub.add_argument("--levels", type=int, default=0, metavar="N", help="steps away at most; 0: all (default: 0)")
+    sub.add_argument(
+        "--format", choices=("tree", "json", "dot", "svg", "prov"), default="tree", help="output (default: tree)"
+    )
+    sub.add_argument("--out", default=None, metavar="FILE", help="file to write (default: standard output)")
+
+
+_AUDITING = (_audit, _checkpoint, _monitor, _export, _verify, _lineage)
