@@ -8,12 +8,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Final
 
 from fl_node.records import UpdateRef
-
-_NO_DATA: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Result(enum.StrEnum):
@@ -172,7 +169,7 @@ class Finding:
     check: str
     result: Result
     detail: str
-    data: Mapping[str, Any] = _NO_DATA
+    data: Mapping[str, Any] = field(default_factory=dict)
     asked: bool = True
 
     def counts(self, fail_on: str) -> bool:
