@@ -287,7 +287,7 @@ def decode(topics: Topics, data: bytes) -> Decoded:
     """
     index = index_of(topics)
     reader, count = _READERS.get(topics[0], (None, 0))
-    if reader is not None and len(topics) == count:
+    if reader is not None and len(topics) == count and not any(any(topic[:28]) for topic in topics[2:]):
         peer = int.from_bytes(topics[2], "big") if count > 2 else 0
         try:
             time, body = reader(peer, data)
