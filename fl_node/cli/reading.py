@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fl_node.access import View, viewing
+from fl_node.access import viewing
 from fl_node.cli.choices import candidates_of, in_words, rule_name
 from fl_node.cli.settings import settings_of
 from fl_node.cli.text import safe
@@ -97,7 +97,7 @@ def log(arguments: argparse.Namespace) -> int:
 def show(arguments: argparse.Namespace) -> int:
     """One update, with its parents and what others say of it."""
     with viewing(settings_of(arguments)) as view:
-        update = find_update(view, arguments.update)
+        update = find_update(view.prefix, arguments.update)
         told = {
             "update": str(update.ref),
             "entry": update.index,
@@ -159,7 +159,7 @@ def peers(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def find_update(view: View, text: str) -> UpdateEntry:
+def find_update(prefix: Prefix, text: str) -> UpdateEntry:
     """An update by name (``3#12``) or by the CID of its content.
 
     Raises:
@@ -168,9 +168,9 @@ def find_update(view: View, text: str) -> UpdateEntry:
     ref = UpdateRef.parse(text)
     if ref is not None:
         try:
-            return view.prefix.update(ref)
+            return prefix.update(ref)
         except LookupError as cause:
-            raise UsageError(f"no update {text} on the ledger, which has {view.index.size} entries") from cause
+            raise UsageError(f"no update {text} on the ledger, which has {prefix.size} entries") from cause
     if len(text) > _LONGEST_NAME:
         raise UsageError(
             f"got {text[:20]}... of {len(text)} characters; expected an update such as 3#12, or the CID of its content"
@@ -179,8 +179,8 @@ def find_update(view: View, text: str) -> UpdateEntry:
         digest = Cid.parse(text).digest
     except ContentError as cause:
         raise UsageError(f"{text!r} is neither an update such as 3#12 nor a CID: {cause}") from cause
-    for facts in view.prefix.peers():
-        for update in view.prefix.updates(facts.number):
+    for facts in prefix.peers():
+        for update in prefix.updates(facts.number):
             if update.content == digest:
                 return update
     raise UsageError(f"no update on the ledger has the content {text}")
