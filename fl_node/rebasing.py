@@ -9,7 +9,7 @@ from fl_node.errors import ContentError, MalformedWeights, StoreFull, StoreUnrea
 from fl_node.merging import weights
 from fl_node.merging.aggregation import Merge, aggregate
 from fl_node.merging.outcomes import Failure
-from fl_node.merging.selection import Selection, selection_behind
+from fl_node.merging.selection import Selection, other_parents, selection_behind
 from fl_node.merging.standing import Standing
 from fl_node.merging.weights import Tensors
 from fl_node.peer import Peer
@@ -124,9 +124,6 @@ def chosen_for(peer: Peer, entry: UpdateEntry) -> Selection:
         chosen = selection_behind(peer.spec, peer.prefix, entry)
     except (ValueError, LookupError) as cause:
         raise BaseDiffers(f"{entry.ref} cannot follow from the log that it had seen: {cause}") from cause
-    given, recorded = {one.ref for one in chosen.candidates}, {parent.ref for parent in entry.parents}
-    if not given - chosen.excusable <= recorded <= given:
-        named = ", ".join(map(str, sorted(recorded))) or "no parents"
-        expected = ", ".join(map(str, sorted(given))) or "none"
-        raise BaseDiffers(f"{entry.ref} records {named}; the policy gives {expected} from the log that it had seen")
+    if (trouble := other_parents(chosen, entry)) is not None:
+        raise BaseDiffers(trouble)
     return chosen

@@ -15,8 +15,8 @@ Floats: TypeAlias = NDArray[np.float64]
 class Sketch:
     """A model in short: what distances and predictions between models follow from, without their bytes.
 
-    ``vector``: a random projection of all float tensors, float64 [1024]; linear, so differences of sketches are sketches
-    of differences, and their lengths estimate the models' distances. ``votes``: predicted classes of fixed
+    ``vector``: a random projection of all float tensors, float64 [1024]; linear, so differences of sketches are
+    sketches of differences, and their lengths estimate the models' distances. ``votes``: predicted classes of fixed
     made-up inputs, int32 [n]; ``None`` where the model's layers are not known here.
     """
 
@@ -26,8 +26,8 @@ class Sketch:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One update's bytes in short. ``digest``: of its decoded tensors (never bound to a publisher). ``model`` and ``base``:
-    sketches of what was published and of the base as replayed, ``None`` where the bytes could not be had."""
+    """One update's bytes in short. ``digest``: of its decoded tensors (never bound to a publisher). ``model`` and
+    ``base``: sketches of what was published and of the base as replayed, ``None`` where the bytes could not be had."""
 
     digest: bytes
     model: Sketch

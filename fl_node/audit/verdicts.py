@@ -55,8 +55,8 @@ CHECKS: Final = (
     Check(
         1,
         "canonical",
-        "the transaction is in a block of the chain at the wanted depth, signed by the peer's own key, and its call data "
-        "say what the entry says",
+        "the transaction is in a block of the chain at the wanted depth, signed by the peer's own key, and its call "
+        "data say what the entry says",
         "a chain under one operator may still be rewritten; checkpoints and seenRoot show that",
         "cast tx --rpc-url {rpc} {tx}",
     ),
@@ -137,7 +137,7 @@ CHECKS: Final = (
         12,
         "originality",
         "the weights are no copy of another peer's that this check can see",
-        "a copy trained on for a while, or disguised well, is not found; two honest peers with like data make like models",
+        "a copy trained on for a while, or disguised well, is not found; honest peers with like data make like models",
         "fl-node audit --from {index} --to {next} --checks originality",
         essential=False,
     ),
@@ -163,7 +163,7 @@ BY_NAME: Final[Mapping[str, Check]] = {check.name: check for check in CHECKS}
 class Finding:
     """One check's result and why. ``data``: the same for machines, JSON-ready.
 
-    ``asked``: False where the means to answer were left out on purpose (a pack has no chain), so that it does not count.
+    ``asked``: False where the means to answer were left out on purpose (a pack has no chain): then it does not count.
     """
 
     check: str

@@ -12,8 +12,8 @@ from fl_node.presets import PRESETS
 from fl_node.simulation.attacks import ATTACKS
 
 EPILOG = """exit codes: 0 done; 1 failed; 2 wrong usage; 3 bad federation file or configuration; 4 bad data; 5 key or
-password; 10-17 chain and contract; 20-26 content and weights; 30 training; 40 a check does not hold; 41 not all could be
-known; 42 alarm; 43 malformed evidence; 130 interrupted. See docs/cli.md."""
+password; 10-17 chain and contract; 20-26 content and weights; 30 training; 40 a check does not hold; 41 not all could
+be known; 42 alarm; 43 malformed evidence; 130 interrupted. See docs/cli.md."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -299,17 +299,17 @@ def _audit(command: Command) -> None:
 def _checkpoint(command: Command) -> None:
     sub = command("checkpoint", "sign the log as it is now, verify what others signed, list what this peer has")
     sub.add_argument("action", choices=("sign", "verify", "list"), help="what to do")
-    sub.add_argument("files", nargs="*", metavar="FILE", help="verify: checkpoints to hold against the log and each other")
+    sub.add_argument("files", nargs="*", metavar="FILE", help="verify: checkpoints to hold against log and each other")
     _settings(sub, "federation", "state", "rpc", "key", "password_file")
     sub.add_argument("--out", default=None, metavar="FILE", help="sign: file to write (default: standard output)")
     sub.add_argument("--offline", action="store_true", help="verify: signatures and each other only, without a chain")
 
 
 def _monitor(command: Command) -> None:
-    sub = command("monitor", "watch a federation: foreign entries under a key, reorgs, silence, lost content, bad merges")
+    sub = command("monitor", "watch a federation: foreign entries, reorgs, silence, lost content, bad merges")
     _ledger_source(sub)
     _settings(sub, "state")
-    sub.add_argument("--account", default=None, metavar="ADDRESS", help="whose entries to know (default: the state's key)")
+    sub.add_argument("--account", default=None, metavar="ADDRESS", help="whose entries to know (default: the state's)")
     sub.add_argument("--every", type=float, default=30.0, metavar="S", help="seconds between looks (default: 30)")
     sub.add_argument("--silent-s", type=float, default=3600.0, metavar="S", help="silence that is told (default: 3600)")
     sub.add_argument("--once", action="store_true", help="look once; exit code 42 if there is an alarm")

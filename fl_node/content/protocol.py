@@ -44,6 +44,11 @@ class Held:
     data: Buffer
     forget: Callable[[], None] = _nothing
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the bytes lie in memory only."""
+        return self.forget is _nothing
+
 
 @dataclass(frozen=True, slots=True)
 class Region:

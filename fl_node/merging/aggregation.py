@@ -180,6 +180,49 @@ def aggregate(
     return Merge(_combined(spec, rule, parents, entries, stack, middle), parents, rule)
 
 
+def aggregate_recorded(
+    spec: Spec,
+    entries: Sequence[UpdateEntry],
+    models: Sequence[Tensors],
+    genesis: Callable[[], Tensors],
+    parents: Sequence[Parent],
+    rule: int,
+    *,
+    centre: Callable[[], Tensors] | None = None,
+    threads: int = 1,
+    forget: Callable[[], None] | None = None,
+) -> Merge:
+    """The base that recorded parents, shares and rule give, whatever the policy would have had instead.
+
+    Under Krum and Multi-Krum shares follow from bytes, so what comes back may have other parents than were given.
+
+    Args:
+        entries, models: of the parents, in any order.
+        parents: as the update records them.
+        rule: as the update records it.
+
+    Raises:
+        ValueError: no rule of this version, or parents and rule that do not go together.
+        Otherwise as :func:`aggregate`.
+    """
+    known = Rule(rule)
+    if (known is Rule.GENESIS) != (not parents) or {entry.ref for entry in entries} != {one.ref for one in parents}:
+        raise ValueError(f"rule {known.name.lower()} with {len(parents)} parents, of which {len(entries)} are at hand")
+    if known is Rule.GENESIS:
+        return Merge(dict(genesis()), (), known)
+    middle = cache(centre or genesis)
+    stack = Stack(models, [order_key(entry) for entry in entries], threads=threads, forget=forget)
+    if spec.merging.clip != "none":
+        limit = spec.merging.clip_norm if spec.merging.clip == "fixed" else None
+        stack = clipped(stack, middle(), limit)
+    ordered = [entries[k] for k in stack.order]
+    if known in _BY_BYTES:
+        if _RULES[spec.merging.aggregation] is not known or not enough_for_krum(len(entries), spec.merging.byzantine):
+            raise ValueError(f"rule {known.name.lower()} is not the spec's for {len(entries)} candidates")
+        return _by_krum(spec, ordered, stack)
+    return Merge(_combined(spec, known, parents, ordered, stack, middle), tuple(parents), known)
+
+
 def _combined(
     spec: Spec,
     rule: Rule,

@@ -30,6 +30,7 @@ __all__ = [
     "Selection",
     "draw_rank",
     "draw_seed",
+    "other_parents",
     "select",
     "selection_behind",
 ]
@@ -166,3 +167,17 @@ def selection_behind(spec: Spec, prefix: Prefix, entry: UpdateEntry) -> Selectio
     """
     before, seen = prefix.upto(entry.index), entry.update.seen
     return select(spec, before, entry.ref.peer, entry.round, seen=seen, now_s=entry.time_s)
+
+
+def other_parents(chosen: Selection, entry: UpdateEntry) -> str | None:
+    """How an update's recorded parents differ from what its policy gives, in words; ``None`` where they do not.
+
+    Args:
+        chosen: of :func:`selection_behind`.
+    """
+    given, recorded = {one.ref for one in chosen.candidates}, {parent.ref for parent in entry.parents}
+    if given - chosen.excusable <= recorded <= given:
+        return None
+    named = ", ".join(map(str, sorted(recorded))) or "no parents"
+    expected = ", ".join(map(str, sorted(given))) or "none"
+    return f"{entry.ref} records {named}; the policy gives {expected} from the log that it had seen"

@@ -1,0 +1,129 @@
+"""Results of the replay that were reached before, so that an audit that was broken off goes on where it was.
+
+A result is kept under the root of the log up to its update, so it never outlives the history that it follows from.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+
+from fl_node.audit.known import Known, Sketch
+from fl_node.audit.replay import Replayed
+from fl_node.audit.verdicts import Finding, Result
+from fl_node.errors import LedgerError
+from fl_node.ledger.log_store import LogStore
+from fl_node.records import UpdateRef
+
+#: Another number where what is kept means something else.
+_VERSION: Final = 1
+_SCHEMA: Final = "CREATE TABLE IF NOT EXISTS kept (key BLOB PRIMARY KEY, result TEXT, sketch BLOB) WITHOUT ROWID"
+
+
+class Kept:
+    """Results in one SQLite file. Only updates of which all four checks hold are kept: trouble is looked at again.
+
+    Args:
+        path: the file; made if it is not there.
+        log: the log that is audited.
+
+    Raises:
+        LedgerError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path | str, log: LogStore) -> None:
+        self._log = log
+        self._lock = threading.Lock()
+        #: How many results were taken from here.
+        self.taken = 0
+        try:
+            self._db = sqlite3.connect(str(path), timeout=30.0, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute(_SCHEMA)
+        except sqlite3.Error as cause:
+            raise LedgerError(f"cannot keep results in {path}: {cause}; name another folder with --work") from cause
+
+    def load(self, index: int, *, sketching: bool) -> Replayed | None:
+        """The kept result of the update at an entry; ``None`` where there is none that will do."""
+        with self._lock:
+            row = self._db.execute("SELECT result, sketch FROM kept WHERE key = ?", (self._key(index),)).fetchone()
+        if row is None or (sketching and row[1] is None):
+            return None
+        try:
+            table = json.loads(row[0])
+            ref = UpdateRef.parse(table["update"])
+            findings = tuple(_finding(item) for item in table["findings"])
+            known = None if row[1] is None else _unpacked(bytes.fromhex(table["digest"]), row[1])
+        except (ValueError, KeyError, TypeError, OSError):
+            return None
+        if ref is None:
+            return None
+        self.taken += 1
+        return Replayed(ref, findings, known)
+
+    def save(self, index: int, replayed: Replayed) -> None:
+        """Keep a result, if it is one to keep."""
+        if any(finding.result is not Result.OK for finding in replayed.findings):
+            return
+        known = replayed.known
+        table = {
+            "update": str(replayed.ref),
+            "findings": [[one.check, one.detail, dict(one.data)] for one in replayed.findings],
+            "digest": known.digest.hex() if known else "",
+        }
+        sketch = None if known is None else _packed(known)
+        try:
+            with self._lock:
+                values = (self._key(index), json.dumps(table), sketch)
+                self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", values)
+        except sqlite3.Error as cause:
+            raise LedgerError(f"cannot keep results: {cause}; free some space, or name another --work") from cause
+
+    def forget(self) -> None:
+        """Drop everything."""
+        with self._lock:
+            self._db.execute("DELETE FROM kept")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _key(self, index: int) -> bytes:
+        return bytes([_VERSION]) + self._log.root(index + 1)
+
+
+def _finding(item: Any) -> Finding:
+    check, detail, data = item
+    return Finding(str(check), Result.OK, str(detail), dict(data))
+
+
+def _packed(known: Known) -> bytes:
+    sink = io.BytesIO()
+    arrays = {"model": known.model.vector}
+    if known.model.votes is not None:
+        arrays["votes"] = known.model.votes
+    if known.base is not None:
+        arrays["base"] = known.base.vector
+        if known.base.votes is not None:
+            arrays["base_votes"] = known.base.votes
+    np.savez(sink, allow_pickle=False, **arrays)
+    return sink.getvalue()
+
+
+def _unpacked(digest: bytes, packed: bytes) -> Known:
+    with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
+        base = Sketch(arrays["base"], arrays.get("base_votes")) if "base" in arrays else None
+        return Known(digest, Sketch(arrays["model"], arrays.get("votes")), base)

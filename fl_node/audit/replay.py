@@ -1,0 +1,178 @@
+"""Checks 4, 6, 7 and 8: bytes, and every base recomputed from them, in parallel and in bounded memory.
+
+Updates are gone through in the order of the log, which is topological: parents come before what was merged from them. A
+window of them is at work at once; what several need is opened once (:mod:`fl_node.audit.shelf`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from fl_node.audit.known import Known
+from fl_node.audit.shelf import Opened, Shelf, explain
+from fl_node.audit.sketch import sketch_of
+from fl_node.audit.verdicts import Finding, Result
+from fl_node.errors import MalformedWeights
+from fl_node.merging import weights
+from fl_node.merging.aggregation import aggregate_recorded
+from fl_node.merging.weights import Tensors
+from fl_node.prefix import Prefix, UpdateEntry
+from fl_node.rebasing import latest_own
+from fl_node.records import Rule, UpdateRef
+from fl_node.spec import Spec
+
+_AHEAD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What came of one update: the findings of *bytes*, *well-formed*, *commitment* and *merge*, and its bytes in short
+    where they are good."""
+
+    ref: UpdateRef
+    findings: tuple[Finding, ...]
+    known: Known | None
+
+
+class Replay:
+    """Recomputes bases. ``opener`` makes the shelf, given how often each update will be asked for.
+
+    Args:
+        genesis: the federation's shared initial tensors.
+        merging: whether bases are recomputed; else only the updates' own bytes are looked at.
+        sketching: whether sketches are made, for the check of originality.
+        jobs: threads.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        prefix: Prefix,
+        genesis: Tensors,
+        opener: Callable[[Counter[UpdateRef]], Shelf],
+        *,
+        merging: bool = True,
+        sketching: bool = False,
+        jobs: int = 1,
+    ) -> None:
+        self._spec, self._prefix, self._genesis = spec, prefix, genesis
+        self._opener, self._merging, self._sketching, self._jobs = opener, merging, sketching, jobs
+        self._genesis_sketch = sketch_of(spec, genesis) if sketching else None
+
+    def run(self, wanted: Sequence[UpdateEntry]) -> Iterator[Replayed]:
+        """Each wanted update, in the order of the log."""
+        ordered = sorted(wanted, key=lambda update: update.index)
+        needs = [self._needs(update) for update in ordered]
+        shelf = self._opener(Counter(entry.ref for some in needs for entry in some))
+        self.shelf = shelf
+        if self._jobs <= 1:
+            for update, needed in zip(ordered, needs, strict=True):
+                yield self._one(shelf, update, needed)
+            return
+        waiting: deque[Future[Replayed]] = deque()
+        with ThreadPoolExecutor(self._jobs, "replay") as pool:
+            try:
+                for update, needed in zip(ordered, needs, strict=True):
+                    waiting.append(pool.submit(self._one, shelf, update, needed))
+                    if len(waiting) >= self._jobs + _AHEAD:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _needs(self, update: UpdateEntry) -> list[UpdateEntry]:
+        """The update itself, then what its base follows from."""
+        found = [update]
+        if self._merging:
+            found += [self._prefix.update(parent.ref) for parent in update.parents]
+            centre = self._centre(update)
+            if centre is not None and centre.ref not in {entry.ref for entry in found[1:]}:
+                found.append(centre)
+        return found
+
+    def _centre(self, update: UpdateEntry) -> UpdateEntry | None:
+        """The update that the rules clip around, where they do."""
+        clips = self._spec.merging.clip != "none" or update.update.rule == Rule.CENTRED_CLIPPING
+        return latest_own(self._prefix.upto(update.index), update.ref.peer) if clips and update.parents else None
+
+    def _one(self, shelf: Shelf, update: UpdateEntry, needed: Sequence[UpdateEntry]) -> Replayed:
+        taken = shelf.take(needed)
+        try:
+            own, findings = taken[0], list(taken[0].findings)
+            base = None
+            if self._merging:
+                merge, base = self._merge(update, needed[1:], taken[1:])
+                findings.append(self._untrained(update, own, merge))
+            known = None
+            if own.good and own.digest is not None and own.sketch is not None:
+                sketch = None
+                if base is not None and findings[-1].result is Result.OK:
+                    sketch = self._genesis_sketch if not update.parents else sketch_of(self._spec, base)
+                known = Known(own.digest, own.sketch, sketch)
+            return Replayed(update.ref, tuple(findings), known)
+        finally:
+            shelf.give_back(needed)
+
+    def _merge(
+        self, update: UpdateEntry, needed: Sequence[UpdateEntry], opened: Sequence[Opened]
+    ) -> tuple[Finding, Tensors | None]:
+        recorded = update.update.base
+        data = {"base": recorded.hex(), "parents": [str(parent.ref) for parent in update.parents]}
+        why, fact = explain(opened, needed)
+        if why is not None:
+            text = f"it is said to be merged from what nobody can use: {why}" if fact else f"not all is at hand: {why}"
+            return Finding("merge", Result.FAILED if fact else Result.UNKNOWN, text, data), None
+        models = {entry.ref: one for entry, one in zip(needed, opened, strict=True)}
+        parents = [(entry, models[entry.ref]) for entry in needed if entry.ref in _named(update)]
+        centre = self._centre(update)
+
+        def middle() -> Tensors:
+            tensors = None if centre is None else models[centre.ref].tensors
+            return self._genesis if tensors is None else tensors
+
+        def forget() -> None:
+            for one in opened:
+                if one.held is not None:
+                    one.held.forget()
+
+        try:
+            merged = aggregate_recorded(
+                self._spec,
+                [entry for entry, _ in parents],
+                [one.tensors or {} for _, one in parents],
+                lambda: self._genesis,
+                update.parents,
+                update.update.rule,
+                centre=middle,
+                forget=forget,
+            )
+        except (ValueError, MalformedWeights) as cause:
+            return Finding("merge", Result.FAILED, f"no base follows from what is recorded: {cause}", data), None
+        digest = weights.digest(merged.tensors)
+        data["replayed"] = digest.hex()
+        if merged.parents != update.parents:
+            text = f"the rule {merged.rule.name.lower()} gives other shares to these bytes than are recorded"
+            return Finding("merge", Result.FAILED, text, data), None
+        if digest != recorded:
+            text = f"the recorded parents and shares give the base {digest.hex()}, recorded is {recorded.hex()}"
+            return Finding("merge", Result.FAILED, text, data), None
+        whom = f"{len(update.parents)} parents" if update.parents else "the genesis"
+        return Finding("merge", Result.OK, f"the base follows from {whom}, bit for bit", data), merged.tensors
+
+    def _untrained(self, update: UpdateEntry, own: Opened, merge: Finding) -> Finding:
+        """An update of a round in which nobody trains is its base: docs/replay-rules.md, section 7.9."""
+        untrained = update.final or (update.round - 1) % self._spec.training.every
+        if merge.result is not Result.OK or not untrained or own.digest is None or own.digest == update.update.base:
+            return merge
+        what = "a closing update" if update.final else f"an update of round {update.round}, in which nobody trains,"
+        text = f"{what} is its base; its weights are {own.digest.hex()}, its base is {update.update.base.hex()}"
+        return Finding("merge", Result.FAILED, text, merge.data)
+
+
+def _named(update: UpdateEntry) -> set[UpdateRef]:
+    return {parent.ref for parent in update.parents}

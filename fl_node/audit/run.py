@@ -1,0 +1,314 @@
+"""One audit from start to end: the checks in their order, over whatever means there are."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from fl_node.audit import canonical as canon
+from fl_node.audit import log_checks, opening, reports
+from fl_node.audit.availability import available
+from fl_node.audit.checkpoints import checkpoints
+from fl_node.audit.kept import Kept
+from fl_node.audit.known import Known
+from fl_node.audit.means import Means, Progress
+from fl_node.audit.originality import originality_findings
+from fl_node.audit.replay import Replay, Replayed
+from fl_node.audit.score import score_finding
+from fl_node.audit.shelf import Shelf
+from fl_node.audit.verdicts import BY_NAME, CHECKS, Finding, Report, Result, UpdateVerdict
+from fl_node.errors import ChainUnavailable
+from fl_node.merging import weights
+from fl_node.merging.weights import Tensors
+from fl_node.prefix import UpdateEntry
+from fl_node.records import Rule, UpdatePublished, UpdateRef
+
+ALL = frozenset(BY_NAME)
+#: The checks that need an update's bytes.
+OF_BYTES = ("bytes", "well-formed", "commitment", "merge")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which updates and which checks. ``start`` and ``stop`` are entry indices; ``peer`` and ``refs`` narrow further."""
+
+    start: int = 0
+    stop: int | None = None
+    peer: int | None = None
+    refs: frozenset[UpdateRef] | None = None
+    checks: frozenset[str] = ALL
+
+    def holds(self, update: UpdateEntry) -> bool:
+        if self.refs is not None and update.ref not in self.refs:
+            return False
+        if self.peer is not None and update.ref.peer != self.peer:
+            return False
+        return self.start <= update.index and (self.stop is None or update.index < self.stop)
+
+
+@dataclass(slots=True)
+class _Found:
+    """Findings as they come, by update and check."""
+
+    by_update: dict[UpdateRef, dict[str, Finding]] = field(default_factory=dict)
+    about_all: list[Finding] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, ref: UpdateRef, finding: Finding) -> None:
+        self.by_update.setdefault(ref, {})[finding.check] = finding
+
+
+def audit(
+    means: Means,
+    scope: Scope | None = None,
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
+    kept: Kept | None = None,
+) -> Report:
+    """Check updates. Nothing that a stranger wrote makes this raise: it becomes a finding.
+
+    Args:
+        jobs: threads; no result depends on it.
+        progress: told how far the replay is.
+        kept: results of earlier audits of the same log, gone on from and added to.
+    """
+    scope = scope or Scope()
+    tell = progress or (lambda phase, done, total: None)
+    found = _Found()
+    updates = [update for update in updates_of(means) if scope.holds(update)]
+    genesis = _federation(means, scope, found)  # 14 opening, 3 checkpoints
+    _by_log(means, scope, updates, found, tell)  # 2 included, 3 consistent, 9 selection, 10 membership, 11 score
+    _by_chain(means, scope, updates, found)  # 1 canonical
+    known = _by_bytes(means, scope, updates, genesis, found, tell, jobs, kept)  # 4, 6, 7, 8
+    _by_others(means, scope, updates, known, found, tell)  # 5 available, 12 originality, 13 report
+    return Report(
+        facts=facts_of(means),
+        findings=tuple(found.about_all),
+        updates=tuple(_verdict(means, update, found.by_update.get(update.ref, {})) for update in updates),
+        notes=tuple(notes_of(means)),
+        seconds={phase: round(seconds, 3) for phase, seconds in found.seconds.items()},
+    )
+
+
+def updates_of(means: Means) -> list[UpdateEntry]:
+    """All updates that the log can be read to have, by entry."""
+    prefix = means.prefix
+    return [
+        prefix.update(entry.body.ref)
+        for entry in means.entries[: prefix.size]
+        if isinstance(entry.body, UpdatePublished)
+    ]
+
+
+def facts_of(means: Means) -> dict[str, object]:
+    """What was looked at."""
+    identity = means.identity
+    federation = means.federation
+    return {
+        "name": federation.spec.name if federation else None,
+        "chain_id": identity.chain_id,
+        "contract": identity.address,
+        "spec_digest": identity.spec_digest.hex(),
+        "size": means.log.size,
+        "root": means.log.root().hex(),
+        "block": means.log.head.block_number,
+        "block_hash": means.log.head.block_hash.hex(),
+        "depth": means.depth,
+        "rpc": means.rpc or None,
+    }
+
+
+def notes_of(means: Means) -> Iterable[str]:
+    """What a reader should know besides: entries that are on the ledger and count for nobody."""
+    if means.prefix.size < len(means.entries):
+        yield (
+            f"entries from {means.prefix.size} on were not looked at, for entry {means.prefix.size} cannot be the "
+            "contract's: no rule says what follows from them"
+        )
+    if means.federation is None:
+        return
+    for update in updates_of(means):
+        why = log_checks.ignored(means.federation.spec, means.prefix, update)
+        if why is not None:
+            yield f"{update.ref} (entry {update.index}) does not count: {why}"
+
+
+def _federation(means: Means, scope: Scope, found: _Found) -> Tensors | None:
+    """About the federation as a whole. Returns the genesis, which the replay needs."""
+    with _timed(found, "opening"):
+        finding, genesis = opening.genesis(means)
+        if "opening" in scope.checks:
+            found.about_all += [opening.code(means), opening.spec(means), finding]
+        if "consistent" in scope.checks:
+            found.about_all += checkpoints(means)
+        if "membership" in scope.checks:
+            found.about_all += _breaches(means)
+    return genesis
+
+
+def _breaches(means: Means) -> list[Finding]:
+    """Entries other than updates that the contract can never have taken."""
+    published = {update.index for update in updates_of(means)}
+    others = {index: text for index, text in means.breaches.items() if index not in published}
+    return [Finding("membership", Result.FAILED, f"entry {index}: {text}") for index, text in sorted(others.items())]
+
+
+def _by_log(means: Means, scope: Scope, updates: Sequence[UpdateEntry], found: _Found, tell: Progress) -> None:
+    spec = None if means.federation is None else means.federation.spec
+    each: Mapping[str, Callable[[UpdateEntry], Finding]] = {
+        "included": partial(log_checks.included, means),
+        "consistent": partial(log_checks.consistent, means),
+        "selection": partial(log_checks.selection, means),
+        "membership": partial(log_checks.membership, means),
+        "score": lambda update: score_finding(spec, means.prefix, update),
+    }
+    wanted = [check for name, check in each.items() if name in scope.checks]
+    with _timed(found, "log"):
+        for done, update in enumerate(updates):
+            for check in wanted:
+                found.add(update.ref, check(update))
+            tell("log", done + 1, len(updates))
+
+
+def _by_chain(means: Means, scope: Scope, updates: Sequence[UpdateEntry], found: _Found) -> None:
+    if canon.NAME not in scope.checks:
+        return
+    with _timed(found, "chain"):
+        published = {update.index for update in updates}
+        whole = scope.start == 0 and scope.stop is None and scope.peer is None and scope.refs is None
+        entries = [
+            entry
+            for entry in means.entries
+            if entry.index in published or (whole and not isinstance(entry.body, UpdatePublished))
+        ]
+        try:
+            results = canon.canonical(means, entries)
+        except ChainUnavailable as cause:
+            for update in updates:
+                found.add(update.ref, canon.unreachable(cause))
+            return
+        for update in updates:
+            found.add(update.ref, results.by_index[update.index])
+        if whole:
+            found.about_all.append(results.summary(e.index for e in entries if e.index not in published))
+
+
+def _by_bytes(
+    means: Means,
+    scope: Scope,
+    updates: Sequence[UpdateEntry],
+    genesis: Tensors | None,
+    found: _Found,
+    tell: Progress,
+    jobs: int,
+    kept: Kept | None,
+) -> dict[UpdateRef, Known]:
+    names = [name for name in OF_BYTES if name in scope.checks]
+    sketching = "originality" in scope.checks
+    known: dict[UpdateRef, Known] = {}
+    if not names and not sketching and "report" not in scope.checks:
+        return known
+    with _timed(found, "replay"):
+        if means.federation is None or genesis is None:
+            what = "the spec" if means.federation is None else "the genesis"
+            for update in updates:
+                for name in names:
+                    found.add(update.ref, Finding(name, Result.UNKNOWN, f"without {what} nothing can be replayed"))
+            return known
+        spec = means.federation.spec
+        merging = "merge" in scope.checks or sketching
+        left = []
+        for update in updates:
+            earlier = kept.load(update.index, sketching=sketching) if kept is not None else None
+            if earlier is None:
+                left.append(update)
+            else:
+                _note(earlier, names, known, found)
+        opener = partial(
+            Shelf, spec, means.prefix.opened, means.blobs, weights.schema_of(genesis), sketching=sketching
+        )
+        replay = Replay(
+            spec, means.prefix, genesis, lambda uses: opener(uses), merging=merging, sketching=sketching, jobs=jobs
+        )
+        for replayed in replay.run(left):
+            _note(replayed, names, known, found)
+            if kept is not None and merging:
+                kept.save(means.prefix.update(replayed.ref).index, replayed)
+            tell("replay", len(found_of(found, names)), len(updates))
+    return known
+
+
+def found_of(found: _Found, names: Sequence[str]) -> list[UpdateRef]:
+    """Updates whose bytes were looked at."""
+    return [ref for ref, by_check in found.by_update.items() if not names or names[0] in by_check]
+
+
+def _note(replayed: Replayed, names: Sequence[str], known: dict[UpdateRef, Known], found: _Found) -> None:
+    for finding in replayed.findings:
+        if finding.check in names:
+            found.add(replayed.ref, finding)
+    if replayed.known is not None:
+        known[replayed.ref] = replayed.known
+
+
+def _by_others(
+    means: Means,
+    scope: Scope,
+    updates: Sequence[UpdateEntry],
+    known: Mapping[UpdateRef, Known],
+    found: _Found,
+    tell: Progress,
+) -> None:
+    if "available" in scope.checks:
+        with _timed(found, "available"):
+            for ref, finding in available(means, updates).items():
+                found.add(ref, finding)
+    if "originality" in scope.checks:
+        with _timed(found, "originality"):
+            if means.federation is None:
+                for update in updates:
+                    found.add(update.ref, Finding("originality", Result.UNKNOWN, "the spec could not be had"))
+            else:
+                spec = means.federation.spec
+                for ref, finding in originality_findings(spec, means.prefix, updates, known).items():
+                    found.add(ref, finding)
+    if "report" in scope.checks:
+        with _timed(found, "report"):
+            good = {ref: _is_good(by_check) for ref, by_check in found.by_update.items()}
+            for done, update in enumerate(updates):
+                found.add(update.ref, reports.report(means, update, good))
+                tell("report", done + 1, len(updates))
+
+
+def _is_good(by_check: Mapping[str, Finding]) -> bool | None:
+    """Whether an update's bytes hold all three checks; ``None`` where that is not known."""
+    results = [by_check[name].result for name in OF_BYTES[:3] if name in by_check]
+    if Result.FAILED in results:
+        return False
+    return True if len(results) == 3 and set(results) == {Result.OK} else None
+
+
+def _verdict(means: Means, update: UpdateEntry, by_check: Mapping[str, Finding]) -> UpdateVerdict:
+    findings = tuple(by_check[check.name] for check in CHECKS if check.name in by_check)
+    return UpdateVerdict(update.ref, update.index, update.round, means.prefix.peer(update.ref.peer).site, findings)
+
+
+class _timed:
+    """Adds the seconds of a phase."""
+
+    def __init__(self, found: _Found, phase: str) -> None:
+        self._found, self._phase = found, phase
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        spent = time.perf_counter() - self._began
+        self._found.seconds[self._phase] = self._found.seconds.get(self._phase, 0.0) + spent
+
+
+__all__ = ["ALL", "Counter", "Rule", "Scope", "audit", "facts_of", "notes_of", "updates_of"]

@@ -1,0 +1,74 @@
+"""Blocks and signed transactions over JSON-RPC, many at a time: what an audit asks a chain besides the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from eth_hash.auto import keccak
+
+from fl_node.errors import ChainUnavailable
+from fl_node.ledger.signed_tx import MOST_BYTES, raw_transaction
+from fl_node.ledger.transport import Request, Rpc, RpcError, quantity, raw_bytes
+
+T = TypeVar("T")
+_AT_ONCE: Final = 100
+
+
+class RpcTransactions:
+    """Raw signed transactions, put together from what the endpoint says and checked against their hashes."""
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
+
+    def signed(self, hashes: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """By hash; those that the endpoint lacks, or gives altered, are absent."""
+        found: dict[bytes, bytes] = {}
+        for some in _batches(list(dict.fromkeys(hashes))):
+            asked: list[Request] = [("eth_getTransactionByHash", ["0x" + tx_hash.hex()]) for tx_hash in some]
+            for tx_hash, answer in zip(some, self._rpc.batch(asked), strict=True):
+                if isinstance(answer, RpcError) or not isinstance(answer, dict):
+                    continue
+                try:
+                    raw = raw_transaction(answer)
+                except (ChainUnavailable, OverflowError):
+                    continue
+                if raw is not None and len(raw) <= MOST_BYTES and keccak(raw) == tx_hash:
+                    found[tx_hash] = raw
+        return found
+
+
+class RpcBlocks:
+    """The chain as an endpoint has it now."""
+
+    def __init__(self, rpc: Rpc, contract: str) -> None:
+        self._rpc, self._contract = rpc, contract
+
+    def hashes(self, numbers: Sequence[int]) -> Mapping[int, tuple[bytes, frozenset[bytes]] | None]:
+        """Hash and transactions of each block."""
+        found: dict[int, tuple[bytes, frozenset[bytes]] | None] = {}
+        for some in _batches(sorted(set(numbers))):
+            asked: list[Request] = [("eth_getBlockByNumber", [hex(number), False]) for number in some]
+            for number, answer in zip(some, self._rpc.batch(asked), strict=True):
+                found[number] = None if isinstance(answer, RpcError) or not answer else _block(answer, self._rpc.place)
+        return found
+
+    def tip(self) -> int:
+        """Number of the latest block."""
+        return quantity(self._rpc.call("eth_blockNumber"))
+
+    def code(self) -> bytes:
+        """The contract's code."""
+        return raw_bytes(self._rpc.call("eth_getCode", self._contract, "latest"))
+
+
+def _block(answer: Any, place: str) -> tuple[bytes, frozenset[bytes]]:
+    try:
+        return raw_bytes(answer["hash"]), frozenset(raw_bytes(tx_hash) for tx_hash in answer["transactions"])
+    except (KeyError, TypeError) as cause:
+        raise ChainUnavailable(f"got a malformed block from {place}: {str(answer)[:200]}") from cause
+
+
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), _AT_ONCE):
+        yield items[start : start + _AT_ONCE]
