@@ -105,6 +105,26 @@ class Fetcher:
             raise StoreUnreachable(f"fetched {cid}, but the own content store did not take it: {cause}") from cause
         return data
 
+    def has(self, cid: Cid, endpoint: Endpoint, *, timeout_s: float = 5.0) -> bool:
+        """Whether an endpoint says that it has a block.
+
+        Raises:
+            ContentUnavailable: no usable answer in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            connection = self.connect(endpoint, deadline)
+            reused = not connection.fresh
+            try:
+                answer = connection.has(cid, deadline)
+            except ContentUnavailable as cause:
+                connection.close()
+                if reused and isinstance(cause.__cause__, ConnectionError):
+                    continue
+                raise
+            self.release(connection)
+            return answer
+
     def close(self) -> None:
         """Close the idle connections."""
         with self._lock:

@@ -76,14 +76,33 @@ class Connection:
         self.fresh = False
         return view
 
-    def _request(self, cid: Cid, deadline: float) -> None:
+    def has(self, cid: Cid, deadline: float) -> bool:
+        """Whether the provider says that it has a block; nothing is transferred.
+
+        Raises:
+            ContentUnavailable: no usable answer in time. The connection is no longer usable.
+        """
+        try:
+            self._request(cid, deadline, "HEAD")
+            self._response_length(cid, deadline, body=False)
+        except NotHere:
+            return False
+        except TimeoutError as cause:
+            raise ContentUnavailable(f"{self.endpoint} was too slow") from cause
+        except OSError as cause:
+            raise ContentUnavailable(f"{self.endpoint} broke off: {cause}") from cause
+        self.used_at = time.monotonic()
+        self.fresh = False
+        return True
+
+    def _request(self, cid: Cid, deadline: float, method: str = "GET") -> None:
         self._wait(deadline)
         self._socket.sendall(
-            f"GET /ipfs/{cid}?format=raw HTTP/1.1\r\nHost: {self.endpoint.authority}\r\n"
+            f"{method} /ipfs/{cid}?format=raw HTTP/1.1\r\nHost: {self.endpoint.authority}\r\n"
             "Accept: application/vnd.ipld.raw\r\nAccept-Encoding: identity\r\nUser-Agent: fl-node\r\n\r\n".encode()
         )
 
-    def _response_length(self, cid: Cid, deadline: float) -> int:
+    def _response_length(self, cid: Cid, deadline: float, *, body: bool = True) -> int:
         received = bytearray(self._pending)
         while (end := received.find(b"\r\n\r\n")) < 0:
             if len(received) > _MAX_HEAD_BYTES:
@@ -97,7 +116,7 @@ class Connection:
         status, headers = _parse_head(bytes(received[:end]), self.endpoint)
         length = _length(headers, self.endpoint) if status in (200, *ABSENT) else 0
         if status in ABSENT:
-            self._skip(length, deadline)
+            self._skip(length if body else 0, deadline)
             raise NotHere(f"{self.endpoint} has not got {cid}")
         if status != 200:
             what = "a redirect, which is never followed" if 300 <= status < 400 else "expected 200"
