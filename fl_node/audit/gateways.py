@@ -82,8 +82,8 @@ class GatewayBlobs:
                 raise altered
             silent = len(self._announced) + len(self._given)
             raise ContentUnavailable(
-                f"{cid} is in no folder that was named, and none of {silent} gateways answers; name one that has it with "
-                "--content"
+                f"{cid} is in no folder that was named, and none of {silent} gateways answers; name one that has it "
+                "with --content"
             )
         try:
             data = self._fetcher.fetch(cid, max_bytes, endpoints)
@@ -97,7 +97,9 @@ class GatewayBlobs:
         """Ask every announced gateway whether it has the file's root block."""
         if not self._announced:
             return None
-        having, lacking, silent = [], [], []
+        having: list[str] = []
+        lacking: list[str] = []
+        silent: list[str] = []
         publisher: bool | None = None
         live = self._alive()
         for number, endpoint in sorted(self._announced.items()):

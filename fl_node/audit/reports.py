@@ -30,7 +30,7 @@ Verified = Mapping[UpdateRef, bool | None]
 
 
 def words_to_check(prefix: Prefix, update: UpdateEntry) -> list[tuple[UpdateRef, Objection]]:
-    """This publisher's objections since its previous update: what its report, and this update, are to be held against."""
+    """This publisher's objections since its previous update: what its report is to be held against."""
     mine = prefix.updates(update.ref.peer)
     began = mine[update.ref.sequence - 2].index if update.ref.sequence > 1 else -1
     found = []
@@ -134,7 +134,7 @@ def _outcomes(table: Mapping[str, Any], spec: Spec, prefix: Prefix, update: Upda
     shares = {parent.peer: parent.share_ppm for parent in update.parents}
     for peer in sorted(said.keys() | expected.keys()):
         got, wanted = said.get(peer), expected.get(peer)
-        if got == wanted and not (wanted == Outcome.MERGED and _not_merged(chosen, peer, shares, update)):
+        if got == wanted and not (wanted == Outcome.MERGED and _not_merged(peer, shares, update)):
             continue
         if wanted == Outcome.MERGED and got is not None and _explained(got, chosen, peer, shares, update):
             continue
@@ -142,14 +142,12 @@ def _outcomes(table: Mapping[str, Any], spec: Spec, prefix: Prefix, update: Upda
     return None
 
 
-def _not_merged(chosen: Selection, peer: int, shares: Mapping[int, int], update: UpdateEntry) -> bool:
+def _not_merged(peer: int, shares: Mapping[int, int], update: UpdateEntry) -> bool:
     """Whether a candidate is told as merged, and is none of the recorded parents, or one that the rule left out."""
     return peer not in shares or (shares[peer] == 0 and update.update.rule in _BY_BYTES)
 
 
-def _explained(
-    got: str, chosen: Selection, peer: int, shares: Mapping[int, int], update: UpdateEntry
-) -> bool:
+def _explained(got: str, chosen: Selection, peer: int, shares: Mapping[int, int], update: UpdateEntry) -> bool:
     """Whether a candidate's other outcome follows from what is recorded."""
     if got not in _AFTER_FETCHING:
         return False
@@ -200,7 +198,7 @@ def _words(means: Means, update: UpdateEntry, verified: Verified) -> Finding | N
 
 
 def had_by(prefix: Prefix, ref: UpdateRef, but: int) -> tuple[str, ...]:
-    """Who else had an update's bytes, by the ledger: merged or attested it. ``but``: not that peer, nor the publisher."""
+    """Who else had an update's bytes, by the ledger: merged or attested it; neither its publisher nor peer ``but``."""
     found = []
     publisher = prefix.update(ref)
     for said in prefix.attestations(ref):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +23,7 @@ from fl_node.errors import ChainUnavailable
 from fl_node.merging import weights
 from fl_node.merging.weights import Tensors
 from fl_node.prefix import UpdateEntry
-from fl_node.records import Rule, UpdatePublished, UpdateRef
+from fl_node.records import Reason, UpdatePublished, UpdateRef
 
 ALL = frozenset(BY_NAME)
 #: The checks that need an update's bytes.
@@ -33,7 +32,7 @@ OF_BYTES = ("bytes", "well-formed", "commitment", "merge")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which updates and which checks. ``start`` and ``stop`` are entry indices; ``peer`` and ``refs`` narrow further."""
+    """Which updates and which checks. ``start`` and ``stop`` are entries; ``peer`` and ``refs`` narrow further."""
 
     start: int = 0
     stop: int | None = None
@@ -55,6 +54,7 @@ class _Found:
 
     by_update: dict[UpdateRef, dict[str, Finding]] = field(default_factory=dict)
     about_all: list[Finding] = field(default_factory=list)
+    good: dict[UpdateRef, bool | None] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, ref: UpdateRef, finding: Finding) -> None:
@@ -228,23 +228,35 @@ def _by_bytes(
                 left.append(update)
             else:
                 _note(earlier, names, known, found)
-        opener = partial(
-            Shelf, spec, means.prefix.opened, means.blobs, weights.schema_of(genesis), sketching=sketching
-        )
+        opener = partial(Shelf, spec, means.prefix.opened, means.blobs, weights.schema_of(genesis), sketching=sketching)
         replay = Replay(
             spec, means.prefix, genesis, lambda uses: opener(uses), merging=merging, sketching=sketching, jobs=jobs
         )
+        done = len(updates) - len(left)
         for replayed in replay.run(left):
             _note(replayed, names, known, found)
             if kept is not None and merging:
                 kept.save(means.prefix.update(replayed.ref).index, replayed)
-            tell("replay", len(found_of(found, names)), len(updates))
+            done += 1
+            tell("replay", done, len(updates))
+        if "report" in scope.checks:
+            # What a report calls malformed is looked at, whether or not it was asked for.
+            others = Replay(spec, means.prefix, genesis, lambda uses: opener(uses), merging=False, jobs=jobs)
+            for replayed in others.run(_spoken_of(means, updates)):
+                found.good[replayed.ref] = _is_good({one.check: one for one in replayed.findings})
     return known
 
 
-def found_of(found: _Found, names: Sequence[str]) -> list[UpdateRef]:
-    """Updates whose bytes were looked at."""
-    return [ref for ref, by_check in found.by_update.items() if not names or names[0] in by_check]
+def _spoken_of(means: Means, updates: Sequence[UpdateEntry]) -> list[UpdateEntry]:
+    """Updates that these updates' publishers called malformed or mismatched, and that are not looked at anyway."""
+    at_hand = {update.ref for update in updates}
+    named = {
+        ref
+        for update in updates
+        for ref, word in reports.words_to_check(means.prefix, update)
+        if word.reason in (Reason.MALFORMED, Reason.DIGEST_MISMATCH) and ref not in at_hand
+    }
+    return [means.prefix.update(ref) for ref in sorted(named)]
 
 
 def _note(replayed: Replayed, names: Sequence[str], known: dict[UpdateRef, Known], found: _Found) -> None:
@@ -278,7 +290,7 @@ def _by_others(
                     found.add(ref, finding)
     if "report" in scope.checks:
         with _timed(found, "report"):
-            good = {ref: _is_good(by_check) for ref, by_check in found.by_update.items()}
+            good = {**found.good, **{ref: _is_good(by_check) for ref, by_check in found.by_update.items()}}
             for done, update in enumerate(updates):
                 found.add(update.ref, reports.report(means, update, good))
                 tell("report", done + 1, len(updates))
@@ -309,6 +321,3 @@ class _timed:
     def __exit__(self, *_: object) -> None:
         spent = time.perf_counter() - self._began
         self._found.seconds[self._phase] = self._found.seconds.get(self._phase, 0.0) + spent
-
-
-__all__ = ["ALL", "Counter", "Rule", "Scope", "audit", "facts_of", "notes_of", "updates_of"]

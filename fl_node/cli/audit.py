@@ -1,0 +1,255 @@
+"""``fl-node audit``"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fl_node.audit.kept import Kept
+from fl_node.audit.means import Means
+from fl_node.audit.open_means import Where, means_of
+from fl_node.audit.run import ALL, Scope
+from fl_node.audit.run import audit as run_audit
+from fl_node.audit.told import as_json, counts, grouped, repeats_of, verdict
+from fl_node.audit.verdicts import BY_NAME, Finding, Report, Result
+from fl_node.cli.settings import settings_of
+from fl_node.cli.text import safe
+from fl_node.errors import ChecksFailed, InconsistentLog, NotAllKnown, UsageError
+
+_MOST_SHOWN = 40
+_STYLES = {
+    Result.OK: "green",
+    Result.OUTLIER: "cyan",
+    Result.UNKNOWN: "yellow",
+    Result.CONTRADICTED: "magenta",
+    Result.SUSPICIOUS: "magenta",
+    Result.FAILED: "bold red",
+}
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    """Check every update; 0 only if all that was asked for holds."""
+    config = settings_of(arguments)
+    file = Path(config.federation)
+    scope = scope_of(arguments)
+    out = _page(arguments.html)
+    with _working(arguments, file) as folder:
+        where = Where(
+            federation=file,
+            rpc=config.rpc,
+            contract=arguments.contract,
+            content=arguments.sources,
+            checkpoints=[Path(name) for name in arguments.checkpoints],
+            depth=arguments.depth,
+            work=folder,
+        )
+        try:
+            with means_of(where) as means, _kept(folder, means, arguments.fresh) as kept:
+                report = audited(means, scope, arguments, kept)
+                return shown(means, report, arguments, out)
+        except InconsistentLog as cause:
+            return _refused(str(cause), arguments, out)
+
+
+def scope_of(arguments: argparse.Namespace) -> Scope:
+    """Which updates and checks the flags ask for.
+
+    Raises:
+        UsageError: an unknown check, or a range that is none.
+    """
+    names = frozenset(name.strip() for name in arguments.checks.split(",") if name.strip())
+    unknown = sorted(names - ALL)
+    if unknown:
+        raise UsageError(f"--checks {unknown[0]}: expected one of {', '.join(BY_NAME)}")
+    if arguments.stop is not None and arguments.stop < arguments.start:
+        raise UsageError(f"got --from {arguments.start} --to {arguments.stop}; expected from <= to")
+    if arguments.jobs < 0:
+        raise UsageError(f"--jobs {arguments.jobs}: expected 1 or more, or 0 for as many as there are cores")
+    return Scope(arguments.start, arguments.stop, arguments.peer, None, names or ALL)
+
+
+def audited(means: Means, scope: Scope, arguments: argparse.Namespace, kept: Kept | None = None) -> Report:
+    """The audit, with a bar on a terminal."""
+    jobs = arguments.jobs or len(os.sched_getaffinity(0))
+    with _bar() as tell:
+        return run_audit(means, scope, jobs=jobs, progress=tell, kept=kept)
+
+
+def shown(means: Means, report: Report, arguments: argparse.Namespace, out: Path | None) -> int:
+    """Print a report, write its page, and leave with what it comes to.
+
+    Raises:
+        ChecksFailed, NotAllKnown: something counts at ``--fail-on``.
+    """
+    told = as_json(report, arguments.fail_on, repeats_of(means, report))
+    extra = None
+    if arguments.completeness and means.federation is not None:
+        from fl_node.completeness import completeness
+
+        extra = completeness(means.federation.spec, means.prefix)
+        told["completeness"] = extra.as_json()
+    if out is not None:
+        from fl_node.audit.page import page
+
+        out.write_text(page(told), encoding="utf-8")
+    if arguments.json:
+        print(json.dumps(told, indent=1))
+    else:
+        show_report(Console(markup=False, highlight=False), report, told)
+        if extra is not None:
+            from fl_node.cli.completeness import show_completeness
+
+            show_completeness(Console(markup=False, highlight=False), extra)
+    return conclusion(report, arguments.fail_on)
+
+
+def conclusion(report: Report, fail_on: str) -> int:
+    """0, or the error that tells why not."""
+    counted = report.counted(fail_on)
+    if not counted:
+        return 0
+    worst = verdict(report, fail_on)
+    unknown = sum(finding.result is Result.UNKNOWN for finding in counted)
+    first = next(finding for finding in counted if finding.result.value == worst)
+    if unknown == len(counted):
+        raise NotAllKnown(
+            f"nothing failed, but {unknown} of {sum(1 for _ in report.all_findings())} results are unknown; the first: "
+            f"{first.check}: {first.detail}. Give more sources with --content, or ask for less: --checks, --fail-on"
+        )
+    bad = len(counted) - unknown
+    raise ChecksFailed(f"{bad} results are not as they should be; the gravest: {first.check} {worst}: {first.detail}")
+
+
+def show_report(console: Console, report: Report, told: Mapping[str, Any]) -> None:
+    """The summary, and what is not ``ok``, for people."""
+    facts = report.facts
+    console.print(f"ledger      {facts['contract']} on chain {facts['chain_id']}", soft_wrap=True)
+    console.print(
+        f"log         {facts['size']} entries, root 0x{facts['root']}, block {facts['block']}", soft_wrap=True
+    )
+    if facts.get("name"):
+        console.print(f"federation  {safe(str(facts['name']))}, spec {facts['spec_digest']}", soft_wrap=True)
+    console.print(f"updates     {len(report.updates)}\n")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("", "check"):
+        table.add_column(heading, no_wrap=True)
+    for result in Result:
+        table.add_column(result.value, justify="right")
+    for name, by_result in counts(report).items():
+        cells = [str(by_result[result.value] or "·") for result in Result]
+        table.add_row(str(BY_NAME[name].number), name, *cells)
+    console.print(table)
+    groups = grouped(report)
+    if groups:
+        console.print()
+    for finding, updates in groups[:_MOST_SHOWN]:
+        _show_group(console, finding, [str(update.ref) for update in updates], told)
+    if len(groups) > _MOST_SHOWN:
+        console.print(f"... and {len(groups) - _MOST_SHOWN} more; --json and --html have them all")
+    for note in report.notes[:_MOST_SHOWN]:
+        console.print(f"note: {safe(note)}", soft_wrap=True)
+    if len(report.notes) > _MOST_SHOWN:
+        console.print(f"... and {len(report.notes) - _MOST_SHOWN} more notes")
+    console.print(f"\nverdict     {told['verdict']}", style=_STYLES[Result(told["verdict"])])
+
+
+def _show_group(console: Console, finding: Finding, refs: list[str], told: Mapping[str, Any]) -> None:
+    named = ", ".join(refs[:6]) + (f" and {len(refs) - 6} more" if len(refs) > 6 else "")
+    aside = "" if finding.asked else " (not asked for)"
+    console.print(f"{finding.result.value}: {finding.check}{aside}", style=_STYLES[finding.result], end="")
+    console.print(f": {named + ': ' if refs else ''}{safe(finding.detail)}", soft_wrap=True)
+    if refs and finding.result in (Result.FAILED, Result.SUSPICIOUS, Result.CONTRADICTED):
+        for update in told["updates"]:
+            if update["update"] == refs[0]:
+                for item in update["findings"]:
+                    if item["check"] == finding.check and item.get("repeat"):
+                        console.print(f"    see for yourself: {safe(item['repeat'])}", soft_wrap=True)
+                return
+
+
+def _refused(message: str, arguments: argparse.Namespace, out: Path | None) -> int:
+    """A log that is not the contract's: nothing of it is believed, so that is the only finding."""
+    finding = Finding("included", Result.FAILED, message)
+    facts = {"contract": arguments.contract, "chain_id": None, "size": 0, "root": "", "block": None}
+    report = Report(facts, (finding,), ())
+    told = as_json(report, arguments.fail_on)
+    if out is not None:
+        from fl_node.audit.page import page
+
+        out.write_text(page(told), encoding="utf-8")
+    if arguments.json:
+        print(json.dumps(told, indent=1))
+    else:
+        print(f"failed: included: {safe(message)}")
+    return conclusion(report, arguments.fail_on)
+
+
+def _page(name: str | None) -> Path | None:
+    """The page's file, found out to be writable before the work and not after it."""
+    if name is None:
+        return None
+    path = Path(name)
+    try:
+        path.open("a").close()
+    except OSError as cause:
+        raise UsageError(f"--html {name}: cannot write it: {cause.strerror}; name another file") from cause
+    return path
+
+
+@contextmanager
+def _working(arguments: argparse.Namespace, file: Path) -> Iterator[Path]:
+    """Folder of kept results and of bytes on their way: named, beside the federation file, or one for this run."""
+    folder = Path(arguments.work) if arguments.work else None
+    if folder is None and arguments.contract is None and file.is_file():
+        folder = file.with_name(f"{file.name}.audit")
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / ".probe"
+            probe.touch()
+            probe.unlink()
+            yield folder
+            return
+        except OSError as cause:
+            if arguments.work:
+                raise UsageError(f"--work {folder}: cannot be written: {cause.strerror}; name another") from cause
+    with tempfile.TemporaryDirectory(prefix="fl-node-audit-") as scratch:
+        yield Path(scratch)
+
+
+@contextmanager
+def _kept(folder: Path, means: Means, fresh: bool) -> Iterator[Kept]:
+    with Kept(folder / "results.sqlite", means.log) as kept:
+        if fresh:
+            kept.forget()
+        yield kept
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None]]:
+    """How far it is, on a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda phase, done, total: None
+        return
+    columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks: dict[str, Any] = {}
+
+        def tell(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = progress.add_task(phase, total=total)
+            with suppress(KeyError):
+                progress.update(tasks[phase], completed=done, total=total)
+
+        yield tell
