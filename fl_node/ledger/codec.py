@@ -274,6 +274,12 @@ _READERS: Final[dict[bytes, tuple[_Reader, int]]] = {
 }
 
 
+def topic_count(topic0: bytes) -> int | None:
+    """How many topics the logs of a kind have; None for a kind that this version does not know."""
+    known = _READERS.get(topic0)
+    return known[1] if known else None
+
+
 def index_of(topics: Topics) -> int:
     """Entry index of a log: its second topic."""
     return int.from_bytes(topics[1], "big")

@@ -161,6 +161,31 @@ class LogStore:
         with self._snapshot():
             return tree.consistency_proof(old, self._checked(new), self._subtree)
 
+    def subtrees(self, level: int, start: int, stop: int) -> list[bytes]:
+        """Hashes of the complete subtrees ``start <= position < stop`` of a level; level 0 are the leaves.
+
+        Raises:
+            LookupError: the log is too short for some of them.
+        """
+        if level == 0:
+            query = "SELECT leaf FROM entries WHERE ? = 0 AND idx >= ? AND idx < ? ORDER BY idx"
+        else:
+            query = "SELECT hash FROM nodes WHERE level = ? AND position >= ? AND position < ? ORDER BY position"
+        with self._lock:
+            found = [bytes(row[0]) for row in self._db.execute(query, (level, start, stop))]
+        return self._all(found, start, stop)
+
+    def preimages(self, start: int, stop: int) -> list[bytes]:
+        """What the leaves ``start <= index < stop`` are hashes of: topics, then data.
+
+        Raises:
+            LookupError: the log is too short for some of them.
+        """
+        query = "SELECT topics, data FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx"
+        with self._lock:
+            found = [topics + data for topics, data in self._db.execute(query, (start, stop))]
+        return self._all(found, start, stop)
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:
@@ -211,6 +236,11 @@ class LogStore:
                 f"the index {self._path} lacks subtree {level}/{position}: it is damaged; delete and sync again"
             )
         return bytes(row[0])
+
+    def _all(self, found: list[bytes], start: int, stop: int) -> list[bytes]:
+        if len(found) != stop - start:
+            raise LookupError(f"got {len(found)} of {stop - start}: the log has no more than {self.size} entries")
+        return found
 
     def _rows(self, where: str, values: Sequence[object]) -> list[Entry]:
         with self._lock:
