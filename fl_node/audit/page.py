@@ -11,9 +11,12 @@ from fl_node.audit.verdicts import CHECKS, Result
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SIGNS: Final = {"ok": "✓", "outlier": "≈", "unknown": "?", "contradicted": "≠", "suspicious": "!", "failed": "✗"}
+#: The last one is about the federation as a whole.
+_OF_UPDATES: Final = CHECKS[:-1]
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --quiet: #57606a; --line: #d8dee4; --soft: #f6f8fa;
-  --ok: #1a7f37; --outlier: #0969da; --unknown: #7d4e00; --contradicted: #8250df; --suspicious: #8250df; --failed: #b31d28 }
+  --ok: #1a7f37; --outlier: #0969da; --unknown: #7d4e00; --contradicted: #8250df; --suspicious: #8250df;
+  --failed: #b31d28 }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --paper: #0d1117; --quiet: #9198a1; --line: #3d444d;
   --soft: #151b23; --ok: #3fb950; --outlier: #58a6ff; --unknown: #d9a33a; --contradicted: #c297ff;
   --suspicious: #c297ff; --failed: #ff7b72 } }
@@ -28,7 +31,8 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; mar
 dd { margin: 0; overflow-wrap: anywhere }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
-th { font-weight: 600; background: var(--soft); white-space: nowrap } td.n { text-align: right } td.s { text-align: center }
+th { font-weight: 600; background: var(--soft); white-space: nowrap } a { color: var(--outlier) }
+td.n { text-align: right } td.s { text-align: center }
 .ok { color: var(--ok) } .outlier { color: var(--outlier) } .unknown { color: var(--unknown) }
 .contradicted { color: var(--contradicted) } .suspicious { color: var(--suspicious) }
 .failed { color: var(--failed); font-weight: 600 }
@@ -68,9 +72,11 @@ def page(told: Mapping[str, Any]) -> str:
 
 def _sentence(told: Mapping[str, Any]) -> str:
     count, results = told["counted"], sum(sum(by.values()) for by in told["counts"].values())
-    if told["verdict"] == Result.OK:
-        return f"ok: nothing counts against it at --fail-on {told['fail_on']} ({results} results)"
-    return f"{told['verdict']}: {count} of {results} results count against it at --fail-on {told['fail_on']}"
+    if told["verdict"] != Result.OK:
+        return f"{told['verdict']}: {count} of {results} results count against it at --fail-on {told['fail_on']}"
+    unknown = sum(by.get(Result.UNKNOWN, 0) for by in told["counts"].values())
+    aside = f", {unknown} of them unknown, which does not count at this level" if unknown else ""
+    return f"ok: none of {results} results counts against it at --fail-on {told['fail_on']}{aside}"
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
@@ -131,11 +137,11 @@ def _trouble(told: Mapping[str, Any]) -> list[str]:
 
 
 def _matrix(updates: Iterable[Mapping[str, Any]]) -> str:
-    head = "".join(f'<th title="{check.name}">{check.number}</th>' for check in CHECKS)
+    head = "".join(f'<th title="{check.name}">{check.number}</th>' for check in _OF_UPDATES)
     rows = []
     for update in updates:
         by_check = {item["check"]: item["result"] for item in update["findings"]}
-        cells = "".join(_cell(by_check.get(check.name), check.name) for check in CHECKS)
+        cells = "".join(_cell(by_check.get(check.name), check.name) for check in _OF_UPDATES)
         name = f'<a href="#u-{_word(update["update"])}">{_text(update["update"])}</a>'
         rows.append(
             f'<tr><th scope="row">{name}</th><td>{_text(update["site"])}</td><td class="n">{update["round"]}</td>'

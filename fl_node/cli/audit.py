@@ -161,7 +161,11 @@ def show_report(console: Console, report: Report, told: Mapping[str, Any]) -> No
         console.print(f"note: {safe(note)}", soft_wrap=True)
     if len(report.notes) > _MOST_SHOWN:
         console.print(f"... and {len(report.notes) - _MOST_SHOWN} more notes")
-    console.print(f"\nverdict     {told['verdict']}", style=_STYLES[Result(told["verdict"])])
+    unknown = sum(by_result[Result.UNKNOWN] for by_result in counts(report).values())
+    aside = f" ({unknown} results are unknown; at --fail-on {told['fail_on']} these do not count)"
+    ok = told["verdict"] == Result.OK
+    console.print(f"\nverdict     {told['verdict']}", style=_STYLES[Result(told["verdict"])], end="")
+    console.print(aside if ok and unknown else "")
 
 
 def _show_group(console: Console, finding: Finding, refs: list[str], told: Mapping[str, Any]) -> None:
