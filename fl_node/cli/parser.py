@@ -344,17 +344,24 @@ def _verify(command: Command) -> None:
 
 def _lineage(command: Command) -> None:
     sub = command("lineage", "what an update came from, and what came of it, with effective shares")
-    sub.add_argument("update", metavar="UPDATE", help="an update such as 3#12, or the CID of its content")
+    sub.add_argument("update", nargs="?", metavar="UPDATE", help="an update such as 3#12, or the CID of its content")
     _settings(sub, "federation", "state", "rpc")
+    sub.add_argument("--site", default=None, metavar="SITE", help="instead: what came of all updates of a site")
     sub.add_argument("--pack", default=None, metavar="FILE", help="read an evidence pack instead of a chain")
     sub.add_argument(
         "--direction", choices=("ancestors", "descendants", "both"), default="both", help="which way (default: both)"
     )
-    sub.add_argument("--levels", type=int, default=0, metavar="N", help="steps away at most; 0: all (default: 0)")
+    sub.add_argument(
+        "--levels",
+        type=int,
+        default=None,
+        metavar="N",
+        help="steps away at most; 0: all (default: all; in a tree, those that 60 updates fill)",
+    )
     sub.add_argument(
         "--format", choices=("tree", "json", "dot", "svg", "prov"), default="tree", help="output (default: tree)"
     )
-    sub.add_argument("--out", default=None, metavar="FILE", help="file to write (default: standard output)")
+    sub.add_argument("--out", default=None, metavar="FILE", help="new file to write (default: standard output)")
 
 
 _AUDITING = (_audit, _checkpoint, _monitor, _export, _verify, _lineage)
