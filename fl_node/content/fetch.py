@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from fl_node.content.cid import Cid
 from fl_node.content.endpoints import Endpoint, Resolver, parse_endpoint, parse_networks
@@ -28,6 +28,7 @@ from fl_node.errors import (
     StoreUnreachable,
 )
 
+T = TypeVar("T")
 _FORGIVE_S: Final = 60.0
 _IDLE_S: Final = 20.0
 _SLOW: Final = 4.0
@@ -112,18 +113,18 @@ class Fetcher:
             ContentUnavailable: no usable answer in time.
         """
         deadline = time.monotonic() + timeout_s
-        while True:
-            connection = self.connect(endpoint, deadline)
-            reused = not connection.fresh
-            try:
-                answer = connection.has(cid, deadline)
-            except ContentUnavailable as cause:
-                connection.close()
-                if reused and isinstance(cause.__cause__, ConnectionError):
-                    continue
-                raise
-            self.release(connection)
-            return answer
+        return self.converse(endpoint, deadline, lambda connection: connection.has(cid, deadline))
+
+    def document(self, path: str, max_bytes: int, endpoint: str | Endpoint, *, timeout_s: float = 5.0) -> bytes:
+        """What one gateway has at a path of its own, such as ``/checkpoint``. Nothing but its length is checked.
+
+        Raises:
+            ContentUnavailable: no usable answer in time, or (``NotHere``) nothing at that path.
+            ContentMismatch: longer than ``max_bytes``.
+        """
+        deadline = time.monotonic() + timeout_s
+        where = endpoint if isinstance(endpoint, Endpoint) else parse_endpoint(endpoint)
+        return bytes(self.converse(where, deadline, lambda asked: asked.document(path, max_bytes, deadline)))
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -181,7 +182,29 @@ class Fetcher:
         task.run(work, min(self._connections, len(places)))
         return data
 
-    # ---- providers, for _Task ------------------------------------------------------------------------------------
+    # ---- providers ------------------------------------------------------------------------------------
+
+    def converse(self, endpoint: Endpoint, deadline: float, ask: Callable[[Connection], T]) -> T:
+        """Ask over a connection that is kept, or a new one, and keep it if it can carry another question."""
+        while True:
+            connection = self.connect(endpoint, deadline)
+            reused = not connection.fresh
+            try:
+                answer = ask(connection)
+            except NotHere:
+                self.release(connection)
+                raise
+            except ContentUnavailable as cause:
+                connection.close()
+                # The server may have closed an idle connection: that says nothing about the provider.
+                if reused and isinstance(cause.__cause__, ConnectionError):
+                    continue
+                raise
+            except BaseException:
+                connection.close()
+                raise
+            self.release(connection)
+            return answer
 
     def connect(self, endpoint: Endpoint, deadline: float) -> Connection:
         with self._lock:
@@ -267,26 +290,13 @@ class _Task:
     def _ask(
         self, endpoint: Endpoint, cid: Cid, max_bytes: int, deadline: float, sink: memoryview | None
     ) -> memoryview:
-        while True:
-            connection = self._fetcher.connect(endpoint, deadline)
-            reused, started = not connection.fresh, time.monotonic()
-            try:
-                block = connection.block(cid, max_bytes, deadline, sink)
-            except NotHere:
-                self._fetcher.release(connection)
-                raise
-            except ContentUnavailable as cause:
-                connection.close()
-                # The server may have closed an idle connection: that says nothing about the provider.
-                if reused and isinstance(cause.__cause__, ConnectionError):
-                    continue
-                raise
-            except BaseException:
-                connection.close()
-                raise
+        def ask(connection: Connection) -> memoryview:
+            started = time.monotonic()
+            block = connection.block(cid, max_bytes, deadline, sink)
             self._fetcher.note_speed(endpoint, block.nbytes, time.monotonic() - started)
-            self._fetcher.release(connection)
             return block
+
+        return self._fetcher.converse(endpoint, deadline, ask)
 
     def _usable(self, endpoints: Sequence[str | Endpoint]) -> list[Endpoint]:
         usable = []

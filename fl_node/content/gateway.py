@@ -30,7 +30,7 @@ class Gateway:
     """Serves a store on ``host:port`` until :meth:`close`.
 
     Args:
-        routes: further exact paths, such as ``/healthz``, and who answers them.
+        routes: further paths, such as ``/healthz``, and who answers them; ``/tile/`` stands for all that begin so.
 
     Raises:
         PortTaken: the address cannot be listened on.
@@ -67,7 +67,8 @@ class Gateway:
 
     def answer(self, request: Request) -> Response:
         """The response to one request: pure apart from reading the store."""
-        route = self._routes.get(request.path)
+        first_part = request.path[: request.path.find("/", 1) + 1]
+        route = self._routes.get(request.path) or self._routes.get(first_part)
         if route is not None:
             return route(request)
         if not request.path.startswith(PREFIX):

@@ -1,4 +1,5 @@
-"""One connection to a stranger's gateway: asks for raw blocks and bounds everything the stranger can do.
+"""One connection to a stranger's gateway: asks for raw blocks and short documents, and bounds everything the stranger
+can do.
 
 No redirects, no content encodings, no chunks: a block has a length that is known first. The deadline covers the whole
 exchange, not each packet, so that a byte a minute does not keep a peer waiting.
@@ -8,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from fl_node.content.cid import Cid
@@ -21,6 +23,8 @@ _MAX_HEAD_BYTES: Final = 16 << 10
 _CONNECT_S: Final = 5.0
 _STALL_S: Final = 15.0
 ABSENT: Final = (404, 410, 412)
+BLOCK: Final = "application/vnd.ipld.raw"
+_PATH: Final = re.compile("/[!-~]*")
 
 
 class NotHere(ContentUnavailable):
@@ -58,22 +62,9 @@ class Connection:
             ContentUnavailable: no usable answer in time. The connection is no longer usable.
             ContentMismatch: other bytes, or another length. The connection is no longer usable.
         """
-        try:
-            self._request(cid, deadline)
-            length = self._response_length(cid, deadline)
-            wanted = f"exactly {sink.nbytes}" if sink is not None else f"at most {max_bytes}"
-            if length > max_bytes or (sink is not None and length != sink.nbytes):
-                raise ContentMismatch(f"{self.endpoint} gave {length} bytes for {cid}, expected {wanted}")
-            view = memoryview(bytearray(length)) if sink is None else sink
-            self._receive(view, deadline)
-        except TimeoutError as cause:
-            raise ContentUnavailable(f"{self.endpoint} was too slow") from cause
-        except OSError as cause:
-            raise ContentUnavailable(f"{self.endpoint} broke off: {cause}") from cause
+        view = self._get(_block_path(cid), BLOCK, str(cid), max_bytes, deadline, sink)
         if hashlib.sha256(view).digest() != cid.digest:
             raise ContentMismatch(f"{self.endpoint} gave other bytes for {cid}; its copy is altered")
-        self.used_at = time.monotonic()
-        self.fresh = False
         return view
 
     def has(self, cid: Cid, deadline: float) -> bool:
@@ -83,26 +74,56 @@ class Connection:
             ContentUnavailable: no usable answer in time. The connection is no longer usable.
         """
         try:
-            self._request(cid, deadline, "HEAD")
-            self._response_length(cid, deadline, body=False)
+            with self._exchange():
+                self._request("HEAD", _block_path(cid), BLOCK, deadline)
+                self._response_length(str(cid), deadline, body=False)
         except NotHere:
             return False
+        return True
+
+    def document(self, path: str, max_bytes: int, deadline: float) -> memoryview:
+        """What the gateway has at a path of its own, such as ``/checkpoint``: nothing but its length is checked.
+
+        Raises:
+            As :meth:`block`; ``ContentMismatch`` only for what is too long.
+        """
+        if not _PATH.fullmatch(path):
+            raise ValueError(f"got the path {path!r}; expected / and printable ASCII")
+        return self._get(path, "*/*", path, max_bytes, deadline)
+
+    def _get(
+        self, path: str, accept: str, what: str, max_bytes: int, deadline: float, sink: memoryview | None = None
+    ) -> memoryview:
+        with self._exchange():
+            self._request("GET", path, accept, deadline)
+            length = self._response_length(what, deadline)
+            wanted = f"exactly {sink.nbytes}" if sink is not None else f"at most {max_bytes}"
+            if length > max_bytes or (sink is not None and length != sink.nbytes):
+                raise ContentMismatch(f"{self.endpoint} gave {length} bytes for {what}, expected {wanted}")
+            view = memoryview(bytearray(length)) if sink is None else sink
+            self._receive(view, deadline)
+        return view
+
+    @contextlib.contextmanager
+    def _exchange(self) -> Iterator[None]:
+        """A question and its answer: trouble with the socket is the provider's."""
+        try:
+            yield
         except TimeoutError as cause:
             raise ContentUnavailable(f"{self.endpoint} was too slow") from cause
         except OSError as cause:
             raise ContentUnavailable(f"{self.endpoint} broke off: {cause}") from cause
         self.used_at = time.monotonic()
         self.fresh = False
-        return True
 
-    def _request(self, cid: Cid, deadline: float, method: str = "GET") -> None:
+    def _request(self, method: str, path: str, accept: str, deadline: float) -> None:
         self._wait(deadline)
         self._socket.sendall(
-            f"{method} /ipfs/{cid}?format=raw HTTP/1.1\r\nHost: {self.endpoint.authority}\r\n"
-            "Accept: application/vnd.ipld.raw\r\nAccept-Encoding: identity\r\nUser-Agent: fl-node\r\n\r\n".encode()
+            f"{method} {path} HTTP/1.1\r\nHost: {self.endpoint.authority}\r\nAccept: {accept}\r\n"
+            "Accept-Encoding: identity\r\nUser-Agent: fl-node\r\n\r\n".encode()
         )
 
-    def _response_length(self, cid: Cid, deadline: float, *, body: bool = True) -> int:
+    def _response_length(self, what: str, deadline: float, *, body: bool = True) -> int:
         received = bytearray(self._pending)
         while (end := received.find(b"\r\n\r\n")) < 0:
             if len(received) > _MAX_HEAD_BYTES:
@@ -117,7 +138,7 @@ class Connection:
         length = _length(headers, self.endpoint) if status in (200, *ABSENT) else 0
         if status in ABSENT:
             self._skip(length if body else 0, deadline)
-            raise NotHere(f"{self.endpoint} has not got {cid}")
+            raise NotHere(f"{self.endpoint} has not got {what}")
         if status != 200:
             what = "a redirect, which is never followed" if 300 <= status < 400 else "expected 200"
             raise ContentUnavailable(f"{self.endpoint} answered {status}: {what}")
@@ -125,7 +146,7 @@ class Connection:
 
     def _skip(self, length: int, deadline: float) -> None:
         if length > _MAX_HEAD_BYTES:
-            raise ContentUnavailable(f"{self.endpoint} has not got the block, and says so in {length} bytes")
+            raise ContentUnavailable(f"{self.endpoint} has not got it, and says so in {length} bytes")
         self._receive(memoryview(bytearray(length)), deadline)
         self.used_at = time.monotonic()
         self.fresh = False
@@ -146,6 +167,10 @@ class Connection:
         if left <= 0:
             raise TimeoutError
         self._socket.settimeout(min(left, _STALL_S))
+
+
+def _block_path(cid: Cid) -> str:
+    return f"/ipfs/{cid}?format=raw"
 
 
 def _connect(endpoint: Endpoint, addresses: list[tuple[int, str]], deadline: float) -> socket.socket:

@@ -23,6 +23,7 @@ from fl_node.content import http_client as http_client_module
 from fl_node.content.endpoints import Endpoint, parse_endpoint, parse_networks, permitted
 from fl_node.content.fetch import Fetcher
 from fl_node.content.gateway import Gateway
+from fl_node.content.http_server import text
 from fl_node.content.unixfs import CHUNK_BYTES, Child, write_node
 from fl_node.errors import ContentMalformed, ContentMismatch, ContentUnavailable, UsageError
 
@@ -168,6 +169,38 @@ def test_a_hostile_provider_is_named_and_does_no_harm(kind: str) -> None:
 def test_an_honest_provider_makes_up_for_a_hostile_one(kind: str, honest: Gateway) -> None:
     with stranger(HOSTILE[kind][0]) as endpoint, Fetcher(LOOPBACK, timeout_s=2.0) as fetcher:
         assert fetcher.fetch(cid_of(SMALL), 10_000, [endpoint, honest.endpoint]) == SMALL
+
+
+HASHED = ("altered", "other bytes of the right length", "empty")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in HOSTILE if kind not in HASHED])
+def test_a_hostile_provider_of_documents_does_no_harm(kind: str) -> None:
+    behaviour, error, words = HOSTILE[kind]
+    with stranger(behaviour) as endpoint, Fetcher(LOOPBACK) as fetcher:
+        started = time.monotonic()
+        with pytest.raises(error, match=words) as caught:
+            fetcher.document("/checkpoint", 10_000, endpoint, timeout_s=1.0)
+        assert endpoint in str(caught.value)
+        assert time.monotonic() - started < 10
+
+
+def test_documents_are_bounded_and_come_from_permitted_addresses_only() -> None:
+    page = {"/page": lambda request: text(200, request.path)}
+    with Gateway(open_store("memory", Path()), routes=page) as gateway, Fetcher(LOOPBACK) as fetcher:
+        assert fetcher.document("/page", 6, gateway.endpoint) == b"/page\n"
+        assert fetcher.document("/page", 6, gateway.endpoint) == b"/page\n"
+        with pytest.raises(ContentMismatch, match="expected at most 5"):
+            fetcher.document("/page", 5, gateway.endpoint)
+        with pytest.raises(ContentUnavailable, match="has not got /other"):
+            fetcher.document("/other", 5, gateway.endpoint)
+        for path in ("page", "/a b", "/a\r\nHost: b", "/ä"):
+            with pytest.raises(ValueError, match="printable"):
+                fetcher.document(path, 5, gateway.endpoint)
+        with pytest.raises(ContentUnavailable, match="not public"):
+            Fetcher().document("/page", 6, gateway.endpoint)
+    with pytest.raises(ContentUnavailable, match="cannot use the endpoint"):
+        Fetcher(LOOPBACK).document("/page", 6, "file:///etc/passwd")
 
 
 def in_the_middle(good: Gateway, bad_block: int, reply: bytes | None) -> Behaviour:
@@ -506,6 +539,7 @@ import sys
 from pathlib import Path
 from fl_node.content.blockstore import Blockstore
 from fl_node.content.gateway import Gateway
+from fl_node.content.http_server import text
 gateway = Gateway(Blockstore(Path(sys.argv[1])))
 print(gateway.endpoint, flush=True)
 sys.stdin.read()

@@ -38,7 +38,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ContentSto
 
 @pytest.fixture
 def gateway(store: ContentStore) -> Iterator[Gateway]:
-    with Gateway(store, routes={"/healthz": lambda request: text(200, f"well, {request.method}")}) as opened:
+    routes = {
+        "/healthz": lambda request: text(200, f"well, {request.method}"),
+        "/shelf/": lambda request: text(200, request.path),
+    }
+    with Gateway(store, routes=routes) as opened:
         yield opened
 
 
@@ -131,6 +135,11 @@ def test_a_leaf_of_a_file_is_a_car_too(store: ContentStore, gateway: Gateway) ->
         ("/../../etc/passwd", 404),
         ("/ipfs/bafkqaaa?format=raw", 200),
         ("/healthz", 200),
+        ("/healthz/", 404),
+        ("/shelf", 404),
+        ("/shelf/", 200),
+        ("/shelf/1/2.p/3", 200),
+        ("/else/shelf/1", 404),
     ],
 )
 def test_statuses(store: ContentStore, gateway: Gateway, path: str, status: int) -> None:
