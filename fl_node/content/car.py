@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import Final, TypeAlias
 
 from fl_node.content.cid import BINARY_BYTES, Cid
 from fl_node.content.unixfs import CHUNK_BYTES, MAX_NODE_BYTES, Buffer, Dag, assemble, read_varint, varint
@@ -13,6 +13,11 @@ from fl_node.errors import ContentMalformed, ContentMismatch, UsageError
 # {"roots": [42(h'00' || cid)], "version": 1} in dag-cbor, without and with the one root.
 _HEADER_START: Final = b"\xa2\x65roots\x81\xd8\x2a\x58\x25\x00"
 _HEADER_END: Final = b"\x67version\x01"
+_HEADER_BYTES: Final = 1 + len(_HEADER_START) + BINARY_BYTES + len(_HEADER_END)
+#: A length of at most nine bytes, and a CID.
+_SECTION_HEAD_BYTES: Final = 9 + BINARY_BYTES
+
+Part: TypeAlias = Callable[[int, int], Buffer]
 
 
 def header(root: Cid) -> bytes:
@@ -51,59 +56,86 @@ def write(dag: Dag, block: Callable[[Cid, int], Iterable[Buffer]]) -> Iterator[B
 
 
 def read(data: Buffer, max_bytes: int) -> tuple[Dag, bytes]:
-    """A file out of a CAR: its shape and its bytes, every block checked. Blocks in any order; others are refused.
+    """A file out of a CAR in memory: its shape and its bytes. See :func:`scan`."""
+    view = memoryview(data).cast("B")
+    dag, leaves = scan(lambda at, size: view[at : at + size], view.nbytes, max_bytes)
+    return dag, b"".join(view[at : at + size] for at, size in leaves)
+
+
+def scan(part: Part, length_bytes: int, max_bytes: int) -> tuple[Dag, list[tuple[int, int]]]:
+    """Read a CAR where it lies: the file's shape, and where in the CAR each leaf is: offset and length, in file order.
+
+    Every block is checked. Blocks may come in any order; those of another file are refused. One block at a time is in
+    memory.
+
+    Args:
+        part: ``(offset, length)`` -> these bytes of the CAR, fewer at its end.
 
     Raises:
         ContentMismatch: cut short, another header, a block altered, missing, doubled or not of this file.
         ContentMalformed: larger than ``max_bytes``, or not a file of the profile.
     """
-    view = memoryview(data).cast("B")
-    root, at = _read_header(view)
-    blocks: dict[Cid, memoryview] = {}
-    while at < view.nbytes:
+    root, at = _read_header(bytes(part(0, _HEADER_BYTES)))
+    most_blocks = _most_blocks(max_bytes)
+    spans: dict[Cid, tuple[int, int]] = {}
+    while at < length_bytes:
+        head = bytes(part(at, _SECTION_HEAD_BYTES))
         try:
-            size, start = read_varint(bytes(view[at : at + 9]), 0)
+            size, skip = read_varint(head, 0)
         except (ValueError, IndexError) as cause:
             raise ContentMismatch(f"the CAR is cut short or altered at byte {at}; fetch it again") from cause
-        start += at
-        block = view[start + BINARY_BYTES : start + size]
-        cid = _section_cid(bytes(view[start : start + BINARY_BYTES]), start)
+        cid = _section_cid(head[skip : skip + BINARY_BYTES], at + skip)
+        start, size = at + skip + BINARY_BYTES, size - BINARY_BYTES
         bound = CHUNK_BYTES if cid.codec == "raw" else MAX_NODE_BYTES
-        if start + size > view.nbytes or not 0 <= size - BINARY_BYTES <= bound or cid in blocks:
+        if start + size > length_bytes or not 0 <= size <= bound or cid in spans:
             raise ContentMismatch(f"the CAR is cut short, or has a doubled or oversized block at byte {at}")
-        if hashlib.sha256(block).digest() != cid.digest:
-            raise ContentMismatch(f"block {cid} in the CAR was altered; fetch it again")
-        blocks[cid] = block
+        if len(spans) == most_blocks:
+            raise ContentMismatch(f"the CAR has more blocks than a file of {max_bytes} bytes")
+        _checked(cid, part(start, size))
+        spans[cid] = start, size
         at = start + size
-    return _file(root, blocks, max_bytes)
+    return _file(root, spans, part, max_bytes)
 
 
-def _file(root: Cid, blocks: dict[Cid, memoryview], max_bytes: int) -> tuple[Dag, bytes]:
+def _checked(cid: Cid, block: Buffer) -> Buffer:
+    if hashlib.sha256(block).digest() != cid.digest:
+        raise ContentMismatch(f"block {cid} in the CAR was altered; fetch it again")
+    return block
+
+
+def _most_blocks(max_bytes: int) -> int:
+    """Blocks of the largest file that is accepted: its leaves, and nodes above them."""
+    leaves = max(1, -(-max_bytes // CHUNK_BYTES))
+    # Each level has a thousandth of the one below it; one more node for each level's last, and for the root.
+    return leaves + leaves // 512 + 8
+
+
+def _file(
+    root: Cid, spans: dict[Cid, tuple[int, int]], part: Part, max_bytes: int
+) -> tuple[Dag, list[tuple[int, int]]]:
     try:
         if root.codec == "raw":
-            dag = Dag(root, blocks[root].nbytes, (root.digest,), {})
+            dag = Dag(root, spans[root][1], (root.digest,), {})
         else:
-            dag = assemble(root, lambda cid: bytes(blocks[cid]), max_bytes)
-        leaves = [blocks[Cid("raw", leaf)] for leaf in dag.leaves]
+            dag = assemble(root, lambda cid: bytes(_checked(cid, part(*spans[cid]))), max_bytes)
+        leaves = [spans[Cid("raw", leaf)] for leaf in dag.leaves]
     except KeyError as cause:
         raise ContentMismatch(f"the CAR lacks block {cause.args[0]} of {root}; fetch it again") from cause
     if dag.size_bytes > max_bytes:
         raise ContentMalformed(f"{root} holds {dag.size_bytes} bytes, expected at most {max_bytes}")
-    if len(blocks) != len(set(dag.leaves)) + len(dag.nodes):
+    if len(spans) != len(set(dag.leaves)) + len(dag.nodes):
         raise ContentMismatch(f"the CAR holds blocks that are not of {root}")
-    for index, leaf in enumerate(leaves):
-        if leaf.nbytes != dag.leaf_span(index)[1]:
-            raise ContentMalformed(
-                f"leaf {index} of {root} has {leaf.nbytes} bytes, expected {dag.leaf_span(index)[1]}"
-            )
-    return dag, b"".join(leaves)
+    for index, (_, size) in enumerate(leaves):
+        if size != dag.leaf_span(index)[1]:
+            raise ContentMalformed(f"leaf {index} of {root} has {size} bytes, expected {dag.leaf_span(index)[1]}")
+    return dag, leaves
 
 
-def _read_header(view: memoryview) -> tuple[Cid, int]:
-    wanted = len(_HEADER_START) + BINARY_BYTES + len(_HEADER_END)
-    body = bytes(view[1 : 1 + wanted])
+def _read_header(raw: bytes) -> tuple[Cid, int]:
+    wanted = _HEADER_BYTES - 1
+    body = raw[1:]
     start, end = body[: len(_HEADER_START)], body[len(_HEADER_START) + BINARY_BYTES :]
-    if bytes(view[:1]) != varint(wanted) or start != _HEADER_START or end != _HEADER_END:
+    if raw[:1] != varint(wanted) or start != _HEADER_START or end != _HEADER_END:
         raise ContentMismatch("got no CARv1 header with one CIDv1 root; expected one")
     return _section_cid(body[len(_HEADER_START) :][:BINARY_BYTES], 1 + len(_HEADER_START)), 1 + wanted
 
