@@ -77,7 +77,7 @@ def play_round(peer: Peer, goal: Goal) -> Update:
     if not draft.ready:
         draft = evaluate(peer, draft)  # 8 evaluate, 9 publish bytes
         peer.step_done()
-    update = record(peer, draft)  # 10 record
+    update = record(peer, _near(peer, draft))  # 10 record
     peer.journal.finish()
     return update
 
@@ -237,6 +237,29 @@ def record(peer: Peer, draft: Draft) -> Update:
         except AlreadyRecorded:
             return _already_there(peer, update)
     return update
+
+
+def _near(peer: Peer, draft: Draft) -> Draft:
+    """The draft, if the log that it saw is not further back than the spec allows an update's to be; brought up to the
+    log as it is now where the policy still chooses the same parents. Half of the allowance is left for entries that
+    come before the transaction does.
+
+    Raises:
+        Moved: others wrote so much meanwhile that the round has to be played again.
+    """
+    peer.sync()
+    lag, most = peer.prefix.size - draft.seen, peer.spec.rounds.max_lag
+    if lag <= most // 2 or draft.seen > peer.prefix.size:
+        return draft
+    revised = _revised(peer, draft, peer.chain_time_s())
+    if revised is None:
+        peer.journal.discard()
+        raise Moved(
+            f"{lag} entries were recorded since round {draft.round} began, at most {most} are allowed "
+            "(rounds.max_lag), and the policy chooses other parents by now; if that comes again, training takes longer "
+            "than the spec has room for"
+        )
+    return peer.journal.save(evaluate(peer, revised))
 
 
 def _draft_for(peer: Peer, goal: Goal) -> Draft | None:
