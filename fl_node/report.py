@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from fl_node import __version__
 from fl_node.journal import Draft
-from fl_node.peer import Peer
 from fl_node.records import UpdateRef
 
 if TYPE_CHECKING:
@@ -19,11 +18,15 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-def compose_report(peer: Peer, draft: Draft, found: Evaluation) -> bytes:
-    """The report's bytes: keys sorted, no white space, UTF-8, so that equal content gives equal bytes."""
+def compose_report(peer: int, draft: Draft, found: Evaluation) -> bytes:
+    """The report's bytes: keys sorted, no white space, UTF-8, so that equal content gives equal bytes.
+
+    Args:
+        peer: number of the publisher.
+    """
     table: dict[str, Any] = {
         "format": FORMAT,
-        "update": str(UpdateRef(peer.number, draft.sequence)),
+        "update": str(UpdateRef(peer, draft.sequence)),
         "round": draft.round,
         "final": draft.final,
         "seen": draft.seen,

@@ -222,7 +222,7 @@ def evaluate(peer: Peer, draft: Draft) -> Draft:
         tensors = stored_weights(peer, Cid("dag-pb" if draft.dag_pb else "raw", draft.content))
         found = peer.trainer.evaluate(peer.whole(tensors, draft.sequence), full=True)
     with peer.watch.phase("publish"):
-        report = publish_report(peer, compose_report(peer, draft, found), draft.round)
+        report = publish_report(peer, compose_report(peer.number, draft, found), draft.round)
     return peer.journal.save(
         replace(draft, report=report.digest, score_ppm=found.score_ppm, test_samples=found.samples)
     )
