@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fl_node.audit.means import Means
 from fl_node.audit.verdicts import Finding, Result
-from fl_node.ledger.checkpoint import holds
+from fl_node.ledger.checkpoint import conflicts, holds
 
 NAME = "consistent"
 
@@ -17,23 +17,17 @@ def checkpoints(means: Means) -> list[Finding]:
     found = []
     for signed in means.checkpoints:
         said = signed.checkpoint
-        who = ", ".join(_named(means, account) for account in signed.signers) or "nobody whose signature verifies"
+        who = ", ".join(_named(means, account) for account in signed.signers)
         data = {"size": said.size, "root": said.root.hex(), "signers": list(signed.signers)}
-        trouble = holds(said, means.log) or _other_ledger(means, signed.checkpoint.chain_id, said.contract)
+        trouble = holds(said, means.log)
         if trouble is not None:
             found.append(Finding(NAME, Result.FAILED, f"the checkpoint of {who}: {trouble}", data))
-        elif not signed.signers:
-            found.append(Finding(NAME, Result.UNKNOWN, f"a checkpoint of size {said.size} that nobody signed", data))
         else:
             found.append(Finding(NAME, Result.OK, f"extends the {said.size} entries that {who} signed", data))
+    for conflict in conflicts(means.checkpoints):
+        text = f"{conflict.text}: two logs were shown"
+        found.append(Finding(NAME, Result.FAILED, text, {"equivocators": list(conflict.equivocators)}))
     return found
-
-
-def _other_ledger(means: Means, chain_id: int, contract: str) -> str | None:
-    identity = means.identity
-    if (chain_id, contract.lower()) == (identity.chain_id, identity.address.lower()):
-        return None
-    return f"it is of ledger {contract} on chain {chain_id}"
 
 
 def _named(means: Means, account: str) -> str:

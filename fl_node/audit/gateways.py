@@ -54,7 +54,7 @@ class GatewayBlobs:
         self._stores, self._given = tuple(stores), tuple(given)
         self._announced = dict(announced or {})
         self._scratch = scratch
-        networks = [*allow_networks, *(network for endpoint in given for network in _addresses(endpoint))]
+        networks = [*allow_networks, *(network for endpoint in given for network in addresses_of(endpoint))]
         self._fetcher = Fetcher(networks, timeout_s=timeout_s)
         self._live: frozenset[Endpoint] | None = None
         self._probing = threading.Lock()
@@ -116,6 +116,20 @@ class GatewayBlobs:
             if endpoint in self._alive():
                 return str(endpoint)
         return ""
+
+    def documents(self, path: str, max_bytes: int) -> dict[str, bytes]:
+        """What gateways have at a path of their own, such as ``/checkpoint``, by gateway; of those that have it."""
+        live = sorted(self._alive(), key=str)
+
+        def ask(endpoint: Endpoint) -> bytes | None:
+            try:
+                return self._fetcher.document(path, max_bytes, endpoint, timeout_s=_PROBE_S)
+            except ContentError:
+                return None
+
+        with ThreadPoolExecutor(max(1, min(16, len(live))), "ask") as pool:
+            answers = list(pool.map(ask, live))
+        return {str(one): answer for one, answer in zip(live, answers, strict=True) if answer is not None}
 
     # ---- below -----------------------------------------------------------------------------------------------------
 
@@ -204,7 +218,7 @@ def sources(named: Sequence[str]) -> tuple[list[ContentStore], list[Endpoint]]:
     return stores, endpoints
 
 
-def _addresses(endpoint: Endpoint) -> list[str]:
+def addresses_of(endpoint: Endpoint) -> list[str]:
     """The addresses of a gateway that the auditor trusts enough to name it."""
     try:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)

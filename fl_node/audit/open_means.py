@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fl_node.audit.gateways import GatewayBlobs, announced, sources
+from fl_node.audit.gateways import GatewayBlobs, addresses_of, announced, sources
 from fl_node.audit.means import Means
+from fl_node.audit.memory import MemoryTransactions
 from fl_node.content.cid import Cid
+from fl_node.content.endpoints import parse_endpoint
+from fl_node.content.fetch import Fetcher
 from fl_node.content.memory import MemoryStore
 from fl_node.deployment import genesis_path
-from fl_node.errors import ContentError, InconsistentLog, LedgerError, MalformedEvidence, SpecError, UsageError
-from fl_node.ledger import tree
+from fl_node.errors import (
+    ChainUnavailable,
+    ContentError,
+    ContentUnavailable,
+    InconsistentLog,
+    LedgerError,
+    MalformedEvidence,
+    SpecError,
+    UsageError,
+)
+from fl_node.ledger import codec, tree
 from fl_node.ledger.abi import address_bytes
 from fl_node.ledger.breaches import breaches
 from fl_node.ledger.chain_look import RpcBlocks, RpcTransactions
-from fl_node.ledger.checkpoint import SignedCheckpoint, parse
+from fl_node.ledger.checkpoint import MAX_NOTE_BYTES, SignedCheckpoint, parse, parse_all
 from fl_node.ledger.index import LedgerIndex
+from fl_node.ledger.kept_log import KeptLog
 from fl_node.ledger.log_store import LogStore
+from fl_node.ledger.protocol import LedgerIdentity
 from fl_node.ledger.rpc import RpcReader
+from fl_node.ledger.tiles import MAX_TILE_BYTES, TileLog
 from fl_node.ledger.transport import Rpc, quantity
 from fl_node.prefix import Prefix
-from fl_node.records import Entry
+from fl_node.records import Entry, LedgerHead, LedgerOpened
 from fl_node.spec import Deployment, Federation, parse_federation, read_federation
 
 MOST_SPEC_BYTES: Final = 1 << 20
-_MOST_NOTE_BYTES: Final = 1 << 16
+_MOST_NOTES_BYTES: Final = 1 << 22
+_CATCH_UP_S: Final = (0.0, 0.3, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +58,7 @@ class Where:
         contract: address, instead of a file.
         content: gateways and folders.
         checkpoints: files of signed checkpoints.
+        tiles: gateway whose tiles the log is read from, for endpoints that have pruned their logs.
         depth: blocks on top of an entry; ``None``: the spec's.
         work: folder for the audit's own index, and for bytes on their way; ``None``: memory.
     """
@@ -50,6 +68,7 @@ class Where:
     contract: str | None = None
     content: Sequence[str] = ()
     checkpoints: Sequence[Path] = ()
+    tiles: str = ""
     depth: int | None = None
     work: Path | None = None
 
@@ -68,45 +87,124 @@ def means_of(where: Where) -> Iterator[Means]:
     stores, given = sources(where.content)
     notes = [note for path in where.checkpoints for note in _notes(path)]
     rpc = Rpc(deployment.rpc)
-    reader = RpcReader(deployment, None, rpc)
     depth = where.depth if where.depth is not None else federation.spec.rounds.depth if federation else 0
-    with _index(where, reader, depth) as index:
-        index.sync()
-        entries = index.entries()
-        recheck(index, entries)
-        wrong = breaches(entries)
-        prefix = folded(entries)
+    with ExitStack() as stack:
+        reader = _reader(deployment, rpc, where, notes)
+        if reader is not None:
+            stack.callback(reader.close)
+        if where.tiles or reader is None:
+            index = stack.enter_context(_from_tiles(where, reader, notes, depth))
+        else:
+            index = stack.enter_context(_index(where, reader, depth))
+            index.sync()
+        prefix = folded(index.entries())
         beside = None if where.contract else _beside(where.federation)
-        if beside is not None:
-            stores.append(beside)
         blobs = GatewayBlobs(
-            stores=stores,
+            stores=[*stores, *([] if beside is None else [beside])],
             given=given,
             announced=announced(prefix),
             allow_networks=federation.spec.content.allow_networks if federation else (),
             timeout_s=federation.spec.content.fetch_timeout_s if federation else 60.0,
             scratch=where.work,
         )
+        stack.callback(blobs.close)
+        served = _served(blobs)
+        if reader is not None and not where.tiles:
+            served = _caught_up(index, reader, served)
+        entries = index.entries()
+        recheck(index, entries)
+        prefix = folded(entries)
+        if federation is None:
+            federation = spec_of(prefix, blobs)
+        opened = prefix.opened
+        identity = _identity_of(opened) if reader is None else reader.identity
+        yield Means(
+            identity=identity,
+            federation=federation,
+            log=index,
+            prefix=prefix,
+            entries=entries,
+            breaches=breaches(entries),
+            transactions=MemoryTransactions({}) if reader is None else RpcTransactions(rpc),
+            blocks=None if reader is None else RpcBlocks(rpc, identity.address),
+            blobs=blobs,
+            checkpoints=(*notes, *served),
+            depth=depth,
+            rpc="" if reader is None else rpc.place,
+        )
+
+
+def _reader(deployment: Deployment, rpc: Rpc, where: Where, notes: Sequence[SignedCheckpoint]) -> RpcReader | None:
+    """The chain, or ``None`` where it does not answer and tiles and a checkpoint can stand in for it."""
+    try:
+        return RpcReader(deployment, None, rpc)
+    except ChainUnavailable:
+        if where.tiles and notes:
+            return None
+        raise
+
+
+def _from_tiles(where: Where, reader: RpcReader | None, notes: Sequence[SignedCheckpoint], depth: int) -> LedgerIndex:
+    """The log from a gateway's tiles, under the contract's root or, without a chain, under the largest checkpoint.
+
+    Raises:
+        InconsistentLog: a tile that does not lead to that root.
+    """
+    try:
+        endpoint = parse_endpoint(where.tiles)
+    except ContentUnavailable as cause:
+        raise UsageError(f"--tiles {where.tiles}: {cause}") from cause
+    if reader is not None:
+        head = reader.head(depth)
+    else:
+        said = max((note.checkpoint for note in notes), key=lambda checkpoint: checkpoint.size)
+        head = LedgerHead(said.size, said.root, said.block_number, said.block_hash)
+    with Fetcher([*addresses_of(endpoint)]) as fetcher:
+        tiles = TileLog(lambda path: fetcher.document(f"/{path}", MAX_TILE_BYTES, endpoint), head.size, head.root)
         try:
-            if federation is None:
-                federation = spec_of(prefix, blobs)
-            yield Means(
-                identity=reader.identity,
-                federation=federation,
-                log=index,
-                prefix=prefix,
-                entries=entries,
-                breaches=wrong,
-                transactions=RpcTransactions(rpc),
-                blocks=RpcBlocks(rpc, reader.identity.address),
-                blobs=blobs,
-                checkpoints=tuple(notes),
-                depth=depth,
-                rpc=rpc.place,
-            )
-        finally:
-            blobs.close()
-            reader.close()
+            logs = list(tiles.logs())
+            first = codec.decode(logs[0].topics, logs[0].data)[2] if logs else None
+            if not isinstance(first, LedgerOpened):
+                raise InconsistentLog(f"the tiles of {endpoint} do not begin with an entry that opens a ledger")
+            kept = KeptLog(_identity_of(first) if reader is None else reader.identity, head, logs)
+        except MalformedEvidence as cause:
+            raise InconsistentLog(f"the tiles of {endpoint}: {cause}") from cause
+    index = LedgerIndex(":memory:", kept)
+    try:
+        index.sync()
+    except BaseException:
+        index.close()
+        raise
+    return index
+
+
+def _identity_of(opened: LedgerOpened) -> LedgerIdentity:
+    return LedgerIdentity(
+        *(opened.chain_id, opened.ledger, 0, opened.spec_digest, opened.genesis_content, opened.genesis_weights),
+        *(opened.genesis_flags, opened.min_interval_s),
+    )
+
+
+def _served(blobs: GatewayBlobs) -> list[SignedCheckpoint]:
+    """What peers signed last, as far as their gateways give it. What is no checkpoint is nobody's."""
+    found = []
+    for raw in blobs.documents("/checkpoint", MAX_NOTE_BYTES).values():
+        with suppress(MalformedEvidence):
+            found.append(parse(raw))
+    return found
+
+
+def _caught_up(index: LedgerIndex, reader: RpcReader, served: list[SignedCheckpoint]) -> list[SignedCheckpoint]:
+    """Follow the chain to where the peers' checkpoints are: they may have signed since. Of those that are still ahead
+    only such count as the chain does not have at all; the others are not deep enough yet."""
+    largest = max((note.checkpoint.size for note in served), default=0)
+    for pause_s in _CATCH_UP_S:
+        if index.size >= largest:
+            return served
+        time.sleep(pause_s)
+        index.sync()
+    on_chain = reader.head(0, fresh=True).size
+    return [note for note in served if not index.size < note.checkpoint.size <= on_chain]
 
 
 def recheck(log: LogStore, entries: Sequence[Entry]) -> None:
@@ -214,6 +312,9 @@ def _notes(path: Path) -> list[SignedCheckpoint]:
         raw = path.read_bytes()
     except OSError as cause:
         raise UsageError(f"cannot read the checkpoint {path}: {cause.strerror}; name a file that is there") from cause
-    if len(raw) > _MOST_NOTE_BYTES:
-        raise MalformedEvidence(f"{path} has {len(raw)} bytes, expected a checkpoint of at most {_MOST_NOTE_BYTES}")
-    return [parse(raw)]
+    if len(raw) > _MOST_NOTES_BYTES:
+        raise MalformedEvidence(f"{path} has {len(raw)} bytes, expected checkpoints of at most {_MOST_NOTES_BYTES}")
+    try:
+        return parse_all(raw)
+    except MalformedEvidence as cause:
+        raise MalformedEvidence(f"{path}: {cause}") from cause

@@ -46,7 +46,7 @@ def as_json(report: Report, fail_on: str, repeats: Mapping[tuple[str, str], str]
 
 
 def _finding(finding: Finding, repeat: str) -> dict[str, Any]:
-    told = {
+    told: dict[str, Any] = {
         "check": finding.check,
         "result": finding.result.value,
         "detail": finding.detail,

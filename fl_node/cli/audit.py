@@ -51,6 +51,7 @@ def audit(arguments: argparse.Namespace) -> int:
             contract=arguments.contract,
             content=arguments.sources,
             checkpoints=[Path(name) for name in arguments.checkpoints],
+            tiles=arguments.tiles or "",
             depth=arguments.depth,
             work=folder,
         )

@@ -294,6 +294,12 @@ def _audit(command: Command) -> None:
         "--work", default=None, metavar="DIR", help="folder of results and bytes (default: beside the federation file)"
     )
     sub.add_argument("--fresh", action="store_true", help="do not go on from earlier results")
+    sub.add_argument(
+        "--tiles",
+        default=None,
+        metavar="URL",
+        help="read the log from this gateway's tiles, under the contract's root, or a --checkpoint without a chain",
+    )
 
 
 def _checkpoint(command: Command) -> None:
