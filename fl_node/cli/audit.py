@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from fl_node.audit.kept import Kept
@@ -23,6 +21,7 @@ from fl_node.audit.run import ALL, Scope
 from fl_node.audit.run import audit as run_audit
 from fl_node.audit.told import as_json, counts, grouped, repeats_of, verdict
 from fl_node.audit.verdicts import BY_NAME, Finding, Report, Result
+from fl_node.cli.bar import bar
 from fl_node.cli.settings import settings_of
 from fl_node.cli.text import safe
 from fl_node.errors import ChecksFailed, InconsistentLog, NotAllKnown, UsageError
@@ -43,7 +42,7 @@ def audit(arguments: argparse.Namespace) -> int:
     config = settings_of(arguments)
     file = Path(config.federation)
     scope = scope_of(arguments)
-    out = _page(arguments.html)
+    out = page_file(arguments.html)
     with _working(arguments, file) as folder:
         where = Where(
             federation=file,
@@ -83,7 +82,7 @@ def scope_of(arguments: argparse.Namespace) -> Scope:
 def audited(means: Means, scope: Scope, arguments: argparse.Namespace, kept: Kept | None = None) -> Report:
     """The audit, with a bar on a terminal."""
     jobs = arguments.jobs or len(os.sched_getaffinity(0))
-    with _bar() as tell:
+    with bar() as tell:
         return run_audit(means, scope, jobs=jobs, progress=tell, kept=kept)
 
 
@@ -200,7 +199,7 @@ def _refused(message: str, arguments: argparse.Namespace, out: Path | None) -> i
     return conclusion(report, arguments.fail_on)
 
 
-def _page(name: str | None) -> Path | None:
+def page_file(name: str | None) -> Path | None:
     """The page's file, found out to be writable before the work and not after it."""
     if name is None:
         return None
@@ -239,22 +238,3 @@ def _kept(folder: Path, means: Means, fresh: bool) -> Iterator[Kept]:
         if fresh:
             kept.forget()
         yield kept
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[str, int, int], None]]:
-    """How far it is, on a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda phase, done, total: None
-        return
-    columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        tasks: dict[str, Any] = {}
-
-        def tell(phase: str, done: int, total: int) -> None:
-            if phase not in tasks:
-                tasks[phase] = progress.add_task(phase, total=total)
-            with suppress(KeyError):
-                progress.update(tasks[phase], completed=done, total=total)
-
-        yield tell

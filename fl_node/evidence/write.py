@@ -138,7 +138,8 @@ class _Writer:
         if (whole.size, whole.root) != (head.size, head.root):
             raise LedgerError("the log moved while it was exported; expected it to stay as it was read: export again")
         genesis = self._genesis()
-        checkpoints = sorted(means.checkpoints, key=lambda signed: (signed.checkpoint.size, signed.note))
+        notes = {signed.note: signed for signed in means.checkpoints}
+        checkpoints = sorted(notes.values(), key=lambda signed: (signed.checkpoint.size, signed.note))
         if len(checkpoints) > limits.MOST_CHECKPOINTS:
             raise MalformedEvidence(f"got {len(checkpoints)} checkpoints, a pack has {limits.MOST_CHECKPOINTS} at most")
 

@@ -1,0 +1,89 @@
+"""``fl-node export``"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fl_node.audit.open_means import Where, means_of
+from fl_node.cli.bar import bar
+from fl_node.cli.settings import settings_of
+from fl_node.cli.text import safe
+from fl_node.errors import UsageError
+from fl_node.evidence.layout import ALL, Scope
+from fl_node.evidence.write import Exported
+from fl_node.evidence.write import export as write_pack
+from fl_node.records import UpdateRef
+
+_MOST_SHOWN = 20
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write an evidence pack; what could not be had is told, and is not in it."""
+    config = settings_of(arguments)
+    scope, out = scope_of(arguments), Path(arguments.out)
+    if out.exists() and not arguments.force:
+        raise UsageError(f"{out} exists; expected a new file: name another with --out, or overwrite it with --force")
+    with tempfile.TemporaryDirectory(prefix="fl-node-export-") as work:
+        where = Where(
+            federation=Path(config.federation),
+            rpc=config.rpc,
+            contract=arguments.contract,
+            content=arguments.sources,
+            checkpoints=[Path(name) for name in arguments.checkpoints],
+            depth=arguments.depth,
+            work=Path(work),
+        )
+        with means_of(where) as means, bar() as tell:
+            made = write_pack(means, scope, out, blobs=arguments.blobs, force=arguments.force, progress=tell)
+    if arguments.json:
+        print(json.dumps(as_json(made), indent=1))
+    else:
+        show(made)
+    return 0
+
+
+def scope_of(arguments: argparse.Namespace) -> Scope:
+    """Which updates the flags ask for.
+
+    Raises:
+        UsageError: no name of an update.
+    """
+    if arguments.all:
+        return ALL
+    if arguments.round is not None:
+        return Scope("round", round=arguments.round)
+    ref = UpdateRef.parse(arguments.update)
+    if ref is None:
+        raise UsageError(f"--update {arguments.update[:40]}: expected PEER#SEQUENCE, such as 3#12")
+    return Scope("update", update=ref)
+
+
+def as_json(made: Exported) -> dict[str, Any]:
+    """What was written, JSON-ready."""
+    return {
+        "file": str(made.path),
+        "pack": made.digest.hex(),
+        "bytes": made.size,
+        "files": made.files,
+        "entries": made.entries,
+        "updates": made.updates,
+        "weights": made.blobs,
+        "missing": list(made.missing),
+    }
+
+
+def show(made: Exported) -> None:
+    """What was written, for people; what is missing goes to stderr."""
+    print(f"pack        {made.path}, {made.size:,} bytes in {made.files} files")
+    print(f"digest      {made.digest.hex()}")
+    print(f"holds       {made.entries} entries, {made.updates} updates, {made.blobs} files of weights")
+    print(f"check it    fl-node verify {made.path}")
+    for what in made.missing[:_MOST_SHOWN]:
+        print(f"fl-node: not in it: {safe(what)}", file=sys.stderr)
+    if len(made.missing) > _MOST_SHOWN:
+        print(f"fl-node: not in it: {len(made.missing) - _MOST_SHOWN} more; --json names them all", file=sys.stderr)
