@@ -61,6 +61,19 @@ def pace(spec: Spec, prefix: Prefix) -> int:
     return known if cuts.opening(prefix, known) is not None else known - 1
 
 
+def counts(spec: Spec, prefix: Prefix, entry: UpdateEntry) -> bool:
+    """Whether an update in this prefix was made after its own round had begun. One that was not sets nobody's pace and
+    is never a candidate."""
+    return _settled(spec, prefix).counts(prefix, entry)
+
+
+def expected(spec: Spec, prefix: Prefix, round_number: int) -> tuple[int, ...] | None:
+    """The peers that a round waits for, as its first update that counts found them, ascending; ``None`` while there is
+    no such update."""
+    count = _Count(spec, prefix, _settled(spec, prefix), round_number)
+    return None if count.first is None else count.expected
+
+
 @dataclass(slots=True)
 class _Cuts:
     """The cuts that a log's entries settle, of rounds 1, 2, 3, ...: one cannot be there without those before it.
@@ -148,6 +161,11 @@ class _Count:
         #: Those of the expected whose update is there or may still come, and those whose update is there.
         self._counted = set(self._expected)
         self._there: set[int] = set()
+
+    @property
+    def expected(self) -> tuple[int, ...]:
+        """Ascending, without those that retired in what was scanned."""
+        return tuple(sorted(self._expected))
 
     @property
     def needed(self) -> int:
