@@ -85,7 +85,7 @@ def means_of(where: Where) -> Iterator[Means]:
     """
     federation, deployment = _named(where)
     stores, given = sources(where.content)
-    notes = [note for path in where.checkpoints for note in _notes(path)]
+    notes = [note for path in where.checkpoints for note in notes_in(path)]
     rpc = Rpc(deployment.rpc)
     depth = where.depth if where.depth is not None else federation.spec.rounds.depth if federation else 0
     with ExitStack() as stack:
@@ -307,7 +307,13 @@ def _beside(file: Path) -> MemoryStore | None:
     return None
 
 
-def _notes(path: Path) -> list[SignedCheckpoint]:
+def notes_in(path: Path) -> list[SignedCheckpoint]:
+    """Signed checkpoints in a file.
+
+    Raises:
+        UsageError: no such file.
+        MalformedEvidence: something else in it.
+    """
     try:
         raw = path.read_bytes()
     except OSError as cause:

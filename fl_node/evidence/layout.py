@@ -246,6 +246,8 @@ def _check_files(files: Sequence[Listed]) -> None:
             raise MalformedEvidence(f"{MANIFEST}: files of {name}/ are not numbered from 000000 without a gap")
     if len(kinds[CHECKPOINTS]) > limits.MOST_CHECKPOINTS:
         raise MalformedEvidence(f"{MANIFEST}: expected at most {limits.MOST_CHECKPOINTS} checkpoints")
+    if not kinds[README] or not kinds[LOG]:
+        raise MalformedEvidence(f"{MANIFEST}: expected {README} and a log")
     total = sum(item.size for item in kinds[LOG])
     if total > limits.MOST_LOG_BYTES:
         raise MalformedEvidence(f"{MANIFEST}: the log has {total} bytes, expected at most {limits.MOST_LOG_BYTES}")

@@ -26,6 +26,7 @@ from fl_node.evidence.digests import Altered, altered_files
 from fl_node.evidence.layout import Listed, Manifest
 from fl_node.evidence.logs import PackLogs
 from fl_node.evidence.proofs import Tree, check_consistency, check_inclusion, sizes_to_prove
+from fl_node.evidence.readme import readme
 from fl_node.evidence.scope import Chosen, choose
 from fl_node.ledger import codec, tree
 from fl_node.ledger.breaches import breaches
@@ -65,6 +66,7 @@ class OpenedPack:
         refs: the updates that the pack is about; ``None``: all.
         by_entry: what is wrong with inclusion proofs, by entry.
         findings: what is wrong with other proofs.
+        notes: what a reader should know besides.
     """
 
     manifest: Manifest
@@ -73,6 +75,7 @@ class OpenedPack:
     refs: frozenset[UpdateRef] | None
     by_entry: Mapping[int, Finding]
     findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
 
 
 @contextmanager
@@ -106,6 +109,7 @@ def opened(path: Path, progress: Progress | None = None) -> Iterator[OpenedPack]
                 refs=None if manifest.scope.kind == "all" else frozenset(update.ref for update in chosen.updates),
                 by_entry=reader.inclusion(),
                 findings=tuple(reader.consistency(means.checkpoints)),
+                notes=tuple(_notes(container, manifest)),
             )
 
 
@@ -343,6 +347,13 @@ class _Proofs:
             raw = self._container.read(self._container.members[file.path])
             for number, line in enumerate(lines.split(raw, file.path)):
                 yield f"{file.path}, line {number + 1}", line
+
+
+def _notes(container: Container, manifest: Manifest) -> Iterator[str]:
+    if container.read(container.members[layout.README]) != readme(manifest):
+        yield f"{layout.README} is not the text that this version of fl-node writes: believe nothing that it says"
+    if not manifest.blobs:
+        yield "the pack was written without weights, so nothing can be said of them; `fl-node export --blobs` has them"
 
 
 def _prefix(entries: Sequence[Entry]) -> Prefix:
