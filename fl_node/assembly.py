@@ -16,7 +16,7 @@ from fl_node.content.factory import open_store
 from fl_node.content.fetch import Fetcher
 from fl_node.content.gateway import Gateway
 from fl_node.content.protocol import ContentStore
-from fl_node.content.unixfs import cid_of
+from fl_node.content.unixfs import CHUNK_BYTES, cid_of
 from fl_node.deployment import genesis_path
 from fl_node.errors import (
     ContentError,
@@ -31,9 +31,12 @@ from fl_node.errors import (
     WrongLedger,
 )
 from fl_node.journal import Journal
+from fl_node.ledger.checkpoint import MAX_NOTE_BYTES
 from fl_node.ledger.index import LedgerIndex
+from fl_node.ledger.note_folder import NoteFolder
 from fl_node.ledger.rpc import RpcLedger
 from fl_node.ledger.sender import Patience
+from fl_node.log_routes import log_routes
 from fl_node.merging import weights
 from fl_node.merging.arithmetic import self_test
 from fl_node.merging.personal import published, shared_schema
@@ -44,12 +47,16 @@ from fl_node.prefix import PeerFacts, Prefix
 from fl_node.progress import Emit, Event, Stopwatch
 from fl_node.records import Flag, LedgerOpened
 from fl_node.spec import Federation, check_code
+from fl_node.witness import Witness
 
 if TYPE_CHECKING:
     from fl_node.learning.training import Trainer
 
 GENESIS_LABEL = "genesis"
+SPEC_LABEL = "spec"
 _MAX_GENESIS_BYTES = 1 << 40
+_ASK_S = 2.0
+_SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.2, 10.0
 
 
 @contextmanager
@@ -96,11 +103,16 @@ def assembled(
             return load_genesis(federation, prefix, store, fetcher, own=number)
 
         with watch.phase("genesis"):
+            keep_spec(federation, store)
             schema = weights.schema_of(initial())
             shared = shared_schema(federation.spec, schema)
         with watch.phase("data"):
             trainer = _trainer(config, federation, number, schema)
-        gateway = stack.enter_context(Gateway(store, config.host, config.port))
+        notes = NoteFolder(state / "checkpoints")
+        routes = log_routes(index, notes)
+        gateway = stack.enter_context(Gateway(store, config.host, config.port, routes=routes))
+        if config.checkpoint_every:
+            stack.enter_context(_witness(config, index, signer, notes, fetcher, emit))
         peer = Peer(
             spec=federation.spec,
             number=number,
@@ -120,6 +132,13 @@ def assembled(
         )
         emit(Event("ready", f"peer {number} at {gateway.endpoint}", {"peer": number, "endpoint": gateway.endpoint}))
         yield peer, gateway
+
+
+def keep_spec(federation: Federation, store: ContentStore) -> None:
+    """Serve the spec by its digest, for ever: who has no more than the contract's address gets the rules as well."""
+    spec = federation.spec_bytes
+    if len(spec) <= CHUNK_BYTES:  # a larger one has no CID that follows from its digest
+        store.add(spec, label=SPEC_LABEL)
 
 
 def load_genesis(
@@ -174,6 +193,16 @@ def load_genesis(
 def genesis_cid(opened: LedgerOpened) -> Cid:
     """CID of the initial weights' file."""
     return Cid("dag-pb" if opened.genesis_flags & Flag.DAG_PB else "raw", opened.genesis_content)
+
+
+def _witness(
+    config: NodeConfig, index: LedgerIndex, signer: keys.Signer, notes: NoteFolder, fetcher: Fetcher, emit: Emit
+) -> Witness:
+    def ask(endpoint: str) -> bytes:
+        return fetcher.document("/checkpoint", MAX_NOTE_BYTES, endpoint, timeout_s=_ASK_S)
+
+    period_s = min(max(config.poll_s, _SHORTEST_LOOK_S), _LONGEST_LOOK_S)
+    return Witness(index, signer, notes, ask, emit, every=config.checkpoint_every, period_s=period_s)
 
 
 def _state_folder(folder: Path) -> Path:

@@ -45,6 +45,9 @@ class NodeConfig(Table):
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="torch threads; 0 leaves torch's choice")
     allow_code: str = Field("", description="module:callable names, by commas, that the spec may run here")
     rounds: Annotated[int, Field(ge=0, le=2**31)] = Field(0, description="go on to this round; 0 is the spec's plan")
+    checkpoint_every: Annotated[int, Field(ge=0, le=2**31)] = Field(
+        16, description="entries between two checkpoints of the log that this peer signs; 0 signs none"
+    )
     poll_s: Seconds = Field(1.0, description="seconds between looks at the chain")
     retry_s: Seconds = Field(600.0, description="seconds to go on trying an unreachable chain")
 

@@ -23,7 +23,7 @@ from fl_node.merging.sync import pace
 from fl_node.pacing import common_round
 from fl_node.peer import Moved, Peer, Stopped
 from fl_node.prefix import UpdateEntry
-from fl_node.progress import Emit, Ended, Event
+from fl_node.progress import Emit, Ended, Event, OneAtATime
 from fl_node.records import Flag, Update, UpdateRef
 from fl_node.retention import collect, oldest_kept
 from fl_node.round import Goal, play_round
@@ -56,7 +56,7 @@ def run(config: NodeConfig, emit: Emit, stop: threading.Event, password: str | N
     Raises:
         FlNodeError: what keeps this peer from going on. What was finished is on the ledger or in the journal.
     """
-    with assembled(config, emit, stop, password) as (peer, gateway):
+    with OneAtATime(emit) as emit, assembled(config, emit, stop, password) as (peer, gateway):
         warn_of_misfits(peer)
         try:
             take_part(peer, config.endpoint or gateway.endpoint, config)

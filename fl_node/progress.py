@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,25 @@ class Event:
     kind: str
     text: str
     detail: dict[str, Any] = field(default_factory=dict)
+
+
+class OneAtATime:
+    """An :data:`Emit` for several threads over one that takes events of one thread only; silent once it is closed."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit, self._lock, self._closed = emit, threading.Lock(), False
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            if not self._closed:
+                self._emit(event)
+
+    def __enter__(self) -> OneAtATime:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._closed = True
 
 
 @dataclass(slots=True)

@@ -133,6 +133,21 @@ def at(log: LogStore, size: int | None = None) -> Checkpoint:
     raise LedgerError("the log moved under the checkpoint again and again; try it once more")
 
 
+def whole_block(log: LogStore, size: int) -> int:
+    """The least size from this one on at which a block of the log ends: there the contract has the same root.
+
+    Raises:
+        LookupError: the log is shorter, or empty.
+    """
+    last = log.entry(size - 1)
+    while size < log.size:
+        entry = log.entry(size)
+        if (entry.block_number, entry.block_hash) != (last.block_number, last.block_hash):
+            break
+        size += 1
+    return size
+
+
 def sign(checkpoint: Checkpoint, signer: Signer) -> SignedCheckpoint:
     """The note, with one signature."""
     name = signer.address.lower()
