@@ -124,6 +124,7 @@ def cli() -> str:
         "| `seconds` | `total` wall time, and by phase: `setup`, `federation`, `baselines`, then the mean wall time a peer "
         "spent in `read`, `fetch`, `merge`, `train`, `evaluate`, `publish`, `record`, `wait` |",
         "| `failures` | what went wrong, empty where all went well |",
+        "| `pack` | with `--export`: `file`, `digest` of its manifest, `size_bytes`, and what is `missing` in it; else null |",
     ]
     return "\n".join(lines) + "\n"
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from fl_node.cli.text import safe
 from fl_node.demo.crew import Crew
 from fl_node.demo.settings import DemoSettings
 from fl_node.errors import UsageError
@@ -34,6 +35,7 @@ def demo(arguments: argparse.Namespace) -> int:
         state=Path(arguments.state) if arguments.state else None,
         seed=arguments.seed,
         baselines=not arguments.no_baselines,
+        export=Path(arguments.export) if arguments.export else None,
     )
     out = _writable(arguments.json)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -71,6 +73,8 @@ def demo(arguments: argparse.Namespace) -> int:
         show_result(Console(), result)
         if out is not None:
             out.write_text(json.dumps(as_json(result), indent=1) + "\n")
+    for what in result.pack.missing if result.pack else ():
+        print(f"fl-node: not in the pack: {safe(what)}", file=sys.stderr)
     for failure in result.failures:
         print(f"fl-node: {failure}", file=sys.stderr)
     return 1 if result.failures else 0

@@ -70,6 +70,9 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
             ended = _hear_out(crew, peers, board, out)
         federation_s = time.perf_counter() - began - setup_s
 
+        packing = None
+        if settings.export is not None:
+            packing = crew.start("evidence pack", "export_pack", out, states, settings.export.absolute())
         judging = crew.start("judgement", "judge", out, states, test_file)
         baselines: list[Child] = []
         if settings.baselines:
@@ -77,6 +80,9 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
                 crew.start("baseline: pooled", "train_baseline", spec_file, shards, test_file, True),
                 crew.start("baseline: alone", "train_baseline", spec_file, shards, test_file, False),
             ]
+        if packing is not None:
+            for _ in crew.hear(packing):
+                pass
         judged: Judged = _answer(crew, judging)
         pooled, alone = (_answer(crew, child) for child in baselines) if baselines else ((None,), ())
         baselines_s = time.perf_counter() - began - setup_s - federation_s
@@ -105,8 +111,11 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
             preset=settings.preset,
             measure="accuracy" if settings.recipe.kind == "classification" else "Dice",
             failures=tuple(
-                f"{child.name}: {child.result.message}" for child in peers if isinstance(child.result, Failed)
+                f"{child.name}: {child.result.message}"
+                for child in (*peers, *([] if packing is None else [packing]))
+                if isinstance(child.result, Failed)
             ),
+            pack=packing.result.value if packing is not None and isinstance(packing.result, Done) else None,
         )
 
 

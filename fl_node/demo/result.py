@@ -25,6 +25,17 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """An evidence pack of the whole demo. ``digest``: SHA-256 of its manifest in hexadecimal; ``missing``: what could
+    not be had and is not in it."""
+
+    file: str
+    digest: str
+    size_bytes: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DemoResult:
     """Accuracies are fractions on the common test set, where ``measure`` says so Dice of masks; ``None`` where a peer
     left no final model. Sizes in bytes."""
@@ -45,3 +56,4 @@ class DemoResult:
     failures: tuple[str, ...] = ()
     measure: str = "accuracy"
     preset: str | None = None
+    pack: Packed | None = None

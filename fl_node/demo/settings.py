@@ -39,6 +39,7 @@ class DemoSettings:
     state: Path | None = None
     seed: int = 0
     baselines: bool = True
+    export: Path | None = None
 
     def __post_init__(self) -> None:
         if self.dataset not in RECIPES:
@@ -64,6 +65,8 @@ class DemoSettings:
             preset(self.preset).overrides(self.peers)
         if self.state is not None:
             _check_folder(self.state)
+        if self.export is not None:
+            _check_pack(self.export)
 
     @property
     def recipe(self) -> Recipe:
@@ -135,6 +138,14 @@ def _check_model(name: str) -> None:
             )
     elif name not in MODELS:
         raise SpecError(f"--model {name}: expected one of {', '.join(MODELS)}, or module:factory")
+
+
+def _check_pack(file: Path) -> None:
+    """That the pack will be a new file in a folder that is there: found out before the work and not after it."""
+    if file.exists():
+        raise UsageError(f"--export {file}: it exists; expected a new file: name another, or remove it")
+    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"--export {file}: {file.parent} is no folder that can be written; name another file")
 
 
 def _check_folder(state: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -187,6 +187,8 @@ def show_result(console: Console, result: DemoResult) -> None:
         ("a peer", _phases(result.seconds)),
         ("federation", result.federation_file),
     ]
+    if result.pack is not None:
+        facts.append(("pack", f"{result.pack.file}, {mebibytes(result.pack.size_bytes)}: fl-node verify"))
     for name, text in facts:
         console.print(f"[bold]{name:<11}[/bold]{text}", highlight=False, soft_wrap=True)
 
@@ -222,4 +224,5 @@ def as_json(result: DemoResult) -> dict[str, Any]:
         "bytes": result.bytes,
         "seconds": result.seconds,
         "failures": list(result.failures),
+        "pack": None if result.pack is None else asdict(result.pack),
     }

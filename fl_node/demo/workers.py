@@ -15,7 +15,7 @@ from fl_node import keys
 from fl_node.chains import FUNDERS, ChainKind, set_balance
 from fl_node.config import NodeConfig
 from fl_node.content.factory import open_store
-from fl_node.demo.result import Judged, OnChain
+from fl_node.demo.result import Judged, OnChain, Packed
 from fl_node.deployment import genesis_path, open_federation, write_genesis
 from fl_node.learning.data import load
 from fl_node.learning.dataset import joined
@@ -107,6 +107,18 @@ def judge(send: Send, federation_file: Path, states: Sequence[Path], test_file: 
         store.close()
     updates = sum(prefix.sequence(facts.number) for facts in prefix.peers())
     return Judged(tuple(accuracies), updates, index.size, index.root())
+
+
+def export_pack(send: Send, federation_file: Path, states: Sequence[Path], out: Path) -> Packed:
+    """Write everything into an evidence pack: from the chain, which is still up, and the peers' content folders."""
+    # Not with the module: no other process of a demo needs any of it.
+    from fl_node.audit.open_means import Where, means_of
+    from fl_node.evidence.layout import ALL
+    from fl_node.evidence.write import export
+
+    with means_of(Where(federation_file, content=[str(state) for state in states])) as means:
+        made = export(means, ALL, out, blobs=True)
+    return Packed(str(out), made.digest.hex(), made.size, made.missing)
 
 
 def train_baseline(
