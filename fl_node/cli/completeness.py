@@ -114,7 +114,7 @@ def _told_together(sites: Sequence[SiteRow]) -> tuple[list[_Line], list[str]]:
         plain = len(sites) > _MOST_SHOWN and not row.missed and row.silence is None and len(row.peers) == 1
         groups.setdefault(row.states if plain else row.site, []).append(row)
     lines: list[_Line] = []
-    told = []
+    told: list[str] = []
     for rows in groups.values():
         row = rows[0]
         if len(rows) > 1:
