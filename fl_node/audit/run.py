@@ -45,7 +45,11 @@ class Scope:
             return False
         if self.peer is not None and update.ref.peer != self.peer:
             return False
-        return self.start <= update.index and (self.stop is None or update.index < self.stop)
+        return self.spans(update.index)
+
+    def spans(self, index: int) -> bool:
+        """Whether an entry is within the range."""
+        return self.start <= index and (self.stop is None or index < self.stop)
 
 
 @dataclass(slots=True)
@@ -179,11 +183,12 @@ def _by_chain(means: Means, scope: Scope, updates: Sequence[UpdateEntry], found:
         return
     with _timed(found, "chain"):
         published = {update.index for update in updates}
-        whole = scope.start == 0 and scope.stop is None and scope.peer is None and scope.refs is None
+        whole = scope.peer is None and scope.refs is None
         entries = [
             entry
             for entry in means.entries
-            if entry.index in published or (whole and not isinstance(entry.body, UpdatePublished))
+            if entry.index in published
+            or (whole and not isinstance(entry.body, UpdatePublished) and scope.spans(entry.index))
         ]
         try:
             results = canon.canonical(means, entries)

@@ -43,7 +43,7 @@ def audit(arguments: argparse.Namespace) -> int:
     file = Path(config.federation)
     scope = scope_of(arguments)
     out = page_file(arguments.html)
-    with _working(arguments, file) as folder:
+    with working_folder(arguments.work, None if arguments.contract else file, "audit") as folder:
         where = Where(
             federation=file,
             rpc=config.rpc,
@@ -212,23 +212,28 @@ def page_file(name: str | None) -> Path | None:
 
 
 @contextmanager
-def _working(arguments: argparse.Namespace, file: Path) -> Iterator[Path]:
-    """Folder of kept results and of bytes on their way: named, beside the federation file, or one for this run."""
-    folder = Path(arguments.work) if arguments.work else None
-    if folder is None and arguments.contract is None and file.is_file():
-        folder = file.with_name(f"{file.name}.audit")
+def working_folder(named: str | None, beside: Path | None, suffix: str) -> Iterator[Path]:
+    """Folder of what is kept between runs: named, beside the federation file if it can be, or one for this run only.
+
+    Raises:
+        UsageError: the named one cannot be written.
+    """
+    folder = Path(named) if named else None
+    if folder is None and beside is not None and beside.is_file():
+        folder = beside.with_name(f"{beside.name}.{suffix}")
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             probe = folder / ".probe"
             probe.touch()
             probe.unlink()
+        except OSError as cause:
+            if named:
+                raise UsageError(f"--work {folder}: cannot be written: {cause.strerror}; name another") from cause
+        else:
             yield folder
             return
-        except OSError as cause:
-            if arguments.work:
-                raise UsageError(f"--work {folder}: cannot be written: {cause.strerror}; name another") from cause
-    with tempfile.TemporaryDirectory(prefix="fl-node-audit-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"fl-node-{suffix}-") as scratch:
         yield Path(scratch)
 
 

@@ -59,11 +59,8 @@ def status(arguments: argparse.Namespace) -> int:
 
 def _this_peer(config: NodeConfig, prefix: Prefix) -> dict[str, Any] | None:
     """The member whose key is in the state folder; ``None`` without a key, or if it is no member."""
-    try:
-        address = "0x" + str(json.loads(config.key_path.read_text())["address"]).removeprefix("0x")
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    facts = prefix.peer_of(address)
+    address = account_of(config)
+    facts = None if address is None else prefix.peer_of(address)
     if facts is None:
         return None
     last = prefix.latest(facts.number)
@@ -74,6 +71,14 @@ def _this_peer(config: NodeConfig, prefix: Prefix) -> dict[str, Any] | None:
         "round": last.round if last else 0,
         "updates": prefix.sequence(facts.number),
     }
+
+
+def account_of(config: NodeConfig) -> str | None:
+    """The address of the configured key, which its file says without a password; ``None`` without a key."""
+    try:
+        return "0x" + str(json.loads(config.key_path.read_text())["address"]).removeprefix("0x")
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _state(facts: PeerFacts, last: UpdateEntry | None) -> str:

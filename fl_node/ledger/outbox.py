@@ -10,6 +10,7 @@ import json
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS owner (name TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS sent (
     hash BLOB PRIMARY KEY, nonce INTEGER, label TEXT, fields TEXT, raw BLOB, stored_at REAL, block INTEGER);
+CREATE TABLE IF NOT EXISTS made (hash BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 
 
@@ -70,7 +72,9 @@ class Outbox:
             )
 
     def store(self, nonce: int, label: str, fields: dict[str, Any], raw: bytes, tx_hash: bytes) -> Stored:
-        """Keep a signed transaction; when this returns it survives a power cut."""
+        """Keep a signed transaction; when this returns it survives a power cut. That it was made here is never
+        forgotten, so that entries that somebody else made with this key can be told (:func:`made_here`)."""
+        self._run("INSERT OR IGNORE INTO made VALUES (?)", (tx_hash,))
         self._run(
             "INSERT OR REPLACE INTO sent VALUES (?, ?, ?, ?, ?, ?, NULL)",
             (tx_hash, nonce, label, json.dumps(fields), raw, time.time()),
@@ -122,3 +126,19 @@ class Outbox:
                 self._db.execute(statement, values)
         except sqlite3.Error as cause:
             raise LedgerError(f"cannot write {self._where}: {cause}; check the state folder and its disk") from cause
+
+
+def made_here(state: Path) -> frozenset[bytes] | None:
+    """Hashes of all transactions that were ever signed with this state folder; ``None`` where it has no such record.
+
+    Raises:
+        LedgerError: the file cannot be read.
+    """
+    path = state / FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30.0)) as db:
+            return frozenset(row[0] for row in db.execute("SELECT hash FROM made"))
+    except sqlite3.Error as cause:
+        raise LedgerError(f"cannot read {path}: {cause}; check the state folder and its disk") from cause

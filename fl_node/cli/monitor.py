@@ -1,0 +1,78 @@
+"""``fl-node monitor``"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from fl_node.audit.open_means import Where
+from fl_node.cli.audit import working_folder
+from fl_node.cli.reading import account_of
+from fl_node.cli.settings import settings_of
+from fl_node.cli.text import safe
+from fl_node.errors import AlarmRaised, UsageError
+from fl_node.monitor import Alarm, Monitor, Watched, watch
+
+
+def monitor(arguments: argparse.Namespace) -> int:
+    """Tell alarms as they come: with ``--json`` one object a line on stdout, else words.
+
+    Raises:
+        AlarmRaised: there was one.
+    """
+    if not 0.0 < arguments.every <= 86_400.0 or not arguments.silent_s > 0.0:
+        raise UsageError(f"--every {arguments.every:g} --silent-s {arguments.silent_s:g}: expected seconds above 0")
+    config = settings_of(arguments)
+    account = arguments.account or account_of(config)
+    stop = threading.Event()
+
+    def asked(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(130)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, asked)
+    file = Path(config.federation)
+    with working_folder(None, None if arguments.contract else file, "monitor") as folder:
+        watched = Watched(
+            where=Where(
+                federation=file,
+                rpc=config.rpc,
+                contract=arguments.contract,
+                content=arguments.sources,
+                depth=arguments.depth,
+                work=folder,
+            ),
+            account=account,
+            state=config.state_path if account and account == account_of(config) else None,
+            silent_s=arguments.silent_s,
+            jobs=len(os.sched_getaffinity(0)),
+        )
+        watcher = Monitor(watched)
+
+        def tell(alarm: Alarm) -> None:
+            now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            if arguments.json:
+                line = {"time": now, "kind": alarm.kind, "text": alarm.text, "detail": dict(alarm.detail)}
+                print(json.dumps(line), flush=True)
+            else:
+                print(f"{now} {alarm.kind}: {safe(alarm.text)}", flush=True)
+
+        def wait(seconds: float) -> bool:
+            return arguments.once or stop.wait(seconds)
+
+        if not arguments.json:
+            whose = f", entries of {account}" if account else ""
+            print(f"watching {arguments.contract or config.federation}{whose}", file=sys.stderr)
+        watch(watcher, tell, arguments.every, wait)
+    if watcher.raised:
+        raise AlarmRaised(f"{watcher.raised} alarms; see above for each")
+    return 0

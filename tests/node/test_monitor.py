@@ -1,0 +1,131 @@
+"""The monitor on a real chain: silent while all is well, and an alarm for each thing that a person should know of."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from consortium import Consortium, found
+
+from fl_node import keys
+from fl_node.audit.open_means import Where
+from fl_node.chains import DevChain, call
+from fl_node.content.gateway import Gateway
+from fl_node.content.memory import MemoryStore
+from fl_node.monitor import Alarm, Monitor, Watched
+from fl_node.records import Reason, UpdateRef
+
+pytestmark = pytest.mark.xdist_group("monitor")
+PASSWORD = "of a test"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
+    """Two peers that have played their rounds and closed."""
+    with DevChain.start("anvil") as chain:
+        made = found(tmp_path_factory.mktemp("watched"), chain, 2, rounds={"linger_s": 5.0, "mode": "sync"})
+        runs = [made.run(1), made.run(2)]
+        assert [run.wait() for run in runs] == [0, 0], [run.stderr for run in runs]
+        yield made
+
+
+def watched(made: Consortium, tmp_path: Path, peer: int = 1, **more: Any) -> Watched:
+    where = Where(made.file, content=[str(state) for state in made.states], work=tmp_path)
+    state = made.states[peer - 1]
+    account = keys.load(state / "key.json", PASSWORD).address
+    return Watched(where, account, state, **more)
+
+
+def kinds(alarms: list[Alarm]) -> list[str]:
+    return sorted(alarm.kind for alarm in alarms)
+
+
+def test_nothing_is_told_while_all_is_well(made: Consortium, tmp_path: Path) -> None:
+    monitor = Monitor(watched(made, tmp_path))
+    assert monitor.look() == [] and monitor.look() == []
+
+
+def test_each_alarm_once_and_by_its_kind(made: Consortium, tmp_path: Path) -> None:
+    """In the order in which a bad week may go; the history of all tests after this one has it in."""
+    monitor = Monitor(watched(made, tmp_path))
+    assert monitor.look() == []
+
+    thief = made.ledger(keys.load(made.states[0] / "key.json", PASSWORD))  # the same key, no state folder of its own
+    epoch = thief.peer(1).epoch + 1
+    thief.announce(epoch, bytes(32), bytes(32), "http://127.0.0.1:9")
+    (alarm,) = monitor.look()
+    assert alarm.kind == "foreign-entry" and "PeerAnnounced" in alarm.text
+    assert monitor.look() == []
+
+    call(made.chain.rpc_url, "anvil_reorg", 1, [])
+    call(made.chain.rpc_url, "evm_mine")
+    assert "reorganised" in kinds(monitor.look())
+    assert monitor.look() == []
+
+    thief.object(UpdateRef(2, 1), Reason.MALFORMED)
+    assert kinds(monitor.look()) == ["foreign-entry"]
+    last = thief.peer(1)
+    update = made.replay().full.updates(1)[-1].update
+    size = thief.head(fresh=True).size
+    forged = replace(update, sequence=last.sequence + 1, round=last.round + 1, seen=size, seen_root=bytes(32))
+    thief.publish(forged, ())
+    thief.close()
+    told = monitor.look()
+    assert {"foreign-entry", "inconsistent", "failed"} <= set(kinds(told))
+    assert any("seen" in alarm.text for alarm in told if alarm.kind == "inconsistent")
+    assert any(alarm.detail.get("check") == "report" for alarm in told), "it called malformed what is not"
+    assert monitor.look() == []
+
+    owner = made.ledger(made.owner)
+    owner.retire(owner.peer(1).account, "its key is stolen", owner.head(fresh=True).size)
+    owner.close()
+    assert kinds(monitor.look()) == ["retired"]
+
+
+def test_silence(made: Consortium, tmp_path: Path) -> None:
+    owner = made.ledger(made.owner)
+    if owner.peer_of(keys.from_private_key(b"\x07" * 32).address) is None:
+        owner.admit(keys.from_private_key(b"\x07" * 32).address, "late")
+    owner.close()
+    late = made.replay().full.time_s
+    now = [late + 10.0]
+    monitor = Monitor(watched(made, tmp_path, silent_s=60.0), clock=lambda: now[0])
+    before = {alarm.kind for alarm in monitor.look()}
+    assert "silent" not in before
+    now[0] += 100.0
+    (alarm,) = [alarm for alarm in monitor.look() if alarm.kind == "silent"]
+    assert alarm.detail["site"] == "late"
+    assert not [alarm for alarm in monitor.look() if alarm.kind == "silent"]
+
+
+def test_content_that_nobody_gives(made: Consortium, tmp_path: Path) -> None:
+    """A gateway answers and has nothing."""
+    with Gateway(MemoryStore()) as gateway:
+        owner = made.peer_ledger(2)
+        owner.announce(owner.peer(2).epoch + 1, bytes(32), bytes(32), gateway.endpoint)
+        owner.close()
+        monitor = Monitor(watched(made, tmp_path))
+        told = [alarm for alarm in monitor.look() if alarm.kind == "unavailable"]
+        assert told and "2#" in told[0].text
+
+
+def test_the_command(made: Consortium, tmp_path: Path) -> None:
+    """One look, as cron would have it: JSON lines, exit code 42 for alarms, 11 is an alarm too when the chain is gone."""
+    base = [sys.executable, "-m", "fl_node", "monitor", "--federation", str(made.file), "--once", "--json"]
+    base += ["--state", str(made.states[0]), "--content", str(made.states[0]), "--content", str(made.states[1])]
+    done = subprocess.run(base, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 42, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {"foreign-entry", "retired"} <= {line["kind"] for line in lines}
+    assert all(set(line) == {"time", "kind", "text", "detail"} for line in lines)
+    assert "Traceback" not in done.stderr
+    gone = subprocess.run(
+        [*base, "--rpc", "http://127.0.0.1:9"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert gone.returncode == 42 and json.loads(gone.stdout)["kind"] == "chain-unavailable"
