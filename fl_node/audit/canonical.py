@@ -89,7 +89,8 @@ def _signed(
     except Indirect as cause:
         return Finding(NAME, Result.UNKNOWN, f"{cause}, so its call data say nothing of this entry", data)
     if on_chain is not None:
-        return Finding(NAME, on_chain.result, f"signed by {call.sender}; {on_chain.detail}", data, on_chain.asked)
+        text = f"signed by the account that it should be; {on_chain.detail}"
+        return Finding(NAME, on_chain.result, text, data, on_chain.asked)
     return Finding(NAME, Result.OK, f"signed by {call.sender}, in block {entry.block_number}", data)
 
 
