@@ -10,7 +10,7 @@ from fl_node.audit.means import Means
 from fl_node.audit.verdicts import Finding, Result
 from fl_node.errors import ChainUnavailable, MalformedEvidence
 from fl_node.ledger.signed_tx import Disagreement, Indirect, SignedCall, check_call, read_signed
-from fl_node.records import Entry, PeerAdmitted
+from fl_node.records import Entry, LedgerOpened, OwnerChanged, PeerAdmitted
 
 NAME = "canonical"
 
@@ -43,12 +43,7 @@ def canonical(means: Means, entries: Sequence[Entry]) -> Canon:
     """
     if not entries:
         return Canon({})
-    together: dict[bytes, list[Entry]] = defaultdict(list)
-    accounts: dict[int, str] = {}
-    for entry in means.entries:
-        together[entry.tx_hash].append(entry)
-        if isinstance(entry.body, PeerAdmitted):
-            accounts.setdefault(entry.body.peer, entry.body.account)
+    log = _Log(means.entries)
     raws = means.transactions.signed([entry.tx_hash for entry in entries])
     calls: dict[bytes, SignedCall | str] = {}
     for tx_hash, raw in raws.items():
@@ -62,20 +57,60 @@ def canonical(means: Means, entries: Sequence[Entry]) -> Canon:
         on_chain = place.finding(entry)
         if on_chain is not None and on_chain.result is Result.FAILED:
             found[entry.index] = on_chain
-            continue
-        account = accounts.get(getattr(entry.body, "peer", 0))
-        found[entry.index] = _signed(means, entry, calls.get(entry.tx_hash), account, together[entry.tx_hash], on_chain)
+        else:
+            found[entry.index] = _signed(means, entry, calls.get(entry.tx_hash), log, on_chain)
+    for index, text in _out_of_order(entries, calls).items():
+        if found[index].result is not Result.FAILED:
+            found[index] = Finding(NAME, Result.FAILED, text, found[index].data)
     return Canon(found)
 
 
-def _signed(
-    means: Means,
-    entry: Entry,
-    call: SignedCall | str | None,
-    account: str | None,
-    together: Sequence[Entry],
-    on_chain: Finding | None,
-) -> Finding:
+class _Log:
+    """What the log says of its own entries: which came of one transaction, whose account a peer's is, who owned the
+    ledger before each."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.together: dict[bytes, list[Entry]] = defaultdict(list)
+        self._accounts: dict[int, str] = {}
+        self._owners: list[tuple[int, str]] = []
+        for entry in entries:
+            self.together[entry.tx_hash].append(entry)
+            body = entry.body
+            if isinstance(body, PeerAdmitted):
+                self._accounts.setdefault(body.peer, body.account)
+            elif isinstance(body, LedgerOpened | OwnerChanged):
+                self._owners.append((entry.index, body.owner if isinstance(body, LedgerOpened) else body.current))
+
+    def account(self, entry: Entry) -> str | None:
+        """Of the peer that an entry is by, or about."""
+        return self._accounts.get(getattr(entry.body, "peer", 0))
+
+    def owner(self, entry: Entry) -> str:
+        """Of the ledger, before an entry; empty where nobody is known to be."""
+        return next((owner for index, owner in reversed(self._owners) if index < entry.index), "")
+
+
+def _out_of_order(entries: Sequence[Entry], calls: Mapping[bytes, SignedCall | str]) -> dict[int, str]:
+    """Entries whose transaction an account signed before that of an earlier one, or instead of it: a chain takes an
+    account's transactions by rising nonces."""
+    found = {}
+    last: dict[str, tuple[int, Entry]] = {}
+    for entry in sorted(entries, key=lambda entry: entry.index):
+        call = calls.get(entry.tx_hash)
+        if not isinstance(call, SignedCall):
+            continue
+        nonce, before = last.get(call.sender, (-1, entry))
+        if call.nonce < nonce or (call.nonce == nonce and entry.tx_hash != before.tx_hash):
+            found[entry.index] = (
+                f"nonce {call.nonce} of {call.sender} comes after its nonce {nonce} at entry {before.index}: not the "
+                "order of the chain"
+            )
+        else:
+            last[call.sender] = call.nonce, entry
+    return found
+
+
+def _signed(means: Means, entry: Entry, call: SignedCall | str | None, log: _Log, on_chain: Finding | None) -> Finding:
     data = {"tx": "0x" + entry.tx_hash.hex(), "block": entry.block_number, "signer": None}
     if call is None or isinstance(call, str):
         why = call or "no signed transaction of this entry could be had"
@@ -83,7 +118,8 @@ def _signed(
     data["signer"] = call.sender
     identity = means.identity
     try:
-        check_call(call, entry, identity.address, identity.chain_id, account, together)
+        place = identity.address, identity.chain_id
+        check_call(call, entry, *place, log.account(entry), log.owner(entry), log.together[entry.tx_hash])
     except Disagreement as cause:
         return Finding(NAME, Result.FAILED, str(cause), data)
     except Indirect as cause:
@@ -101,7 +137,7 @@ class _Place:
         self._blocks = means.blocks
         self._depth = means.depth
         if means.blocks is not None:
-            self._hashes = means.blocks.hashes([entry.block_number for entry in entries])
+            self._there = means.blocks.of([entry.block_number for entry in entries])
             self._tip = means.blocks.tip()
 
     def finding(self, entry: Entry) -> Finding | None:
@@ -111,13 +147,16 @@ class _Place:
             return Finding(NAME, Result.UNKNOWN, text, asked=False)
         if not any(entry.block_hash):
             return Finding(NAME, Result.UNKNOWN, "the source of the log does not say which block the entry is in")
-        block = self._hashes.get(entry.block_number)
-        if block is None or block[0] != entry.block_hash:
-            got = "no such block" if block is None else f"0x{block[0].hex()}"
+        block = self._there.get(entry.block_number)
+        if block is None or block.hash != entry.block_hash:
+            got = "no such block" if block is None else f"0x{block.hash.hex()}"
             text = f"block {entry.block_number} is {got} on the chain now, expected 0x{entry.block_hash.hex()}"
             return Finding(NAME, Result.FAILED, text)
-        if entry.tx_hash not in block[1]:
+        if entry.tx_hash not in block.transactions:
             text = f"block {entry.block_number} holds no transaction 0x{entry.tx_hash.hex()}"
+            return Finding(NAME, Result.FAILED, text)
+        if block.time_s != entry.time_s:
+            text = f"block {entry.block_number} is of time {block.time_s}, the entry says {entry.time_s}"
             return Finding(NAME, Result.FAILED, text)
         deep = self._tip - entry.block_number
         if deep < self._depth:

@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 
 from fl_node.content.cid import Cid
 from fl_node.content.protocol import Held
+from fl_node.ledger.chain_look import Block
 from fl_node.ledger.checkpoint import SignedCheckpoint
 from fl_node.ledger.log_store import LogStore
 from fl_node.ledger.protocol import LedgerIdentity
@@ -71,8 +72,8 @@ class Transactions(Protocol):
 class Blocks(Protocol):
     """The chain as it is now."""
 
-    def hashes(self, numbers: Sequence[int]) -> Mapping[int, tuple[bytes, frozenset[bytes]] | None]:
-        """Of each block: its hash and the hashes of its transactions; ``None`` where there is no such block.
+    def of(self, numbers: Sequence[int]) -> Mapping[int, Block | None]:
+        """Each block; ``None`` where there is no such block.
 
         Raises:
             ChainUnavailable: the endpoint does not answer.

@@ -8,6 +8,7 @@ from fl_node.audit.means import Holders
 from fl_node.content.cid import Cid
 from fl_node.content.protocol import ContentStore, Held
 from fl_node.errors import ContentMismatch, ContentUnavailable
+from fl_node.ledger.chain_look import Block
 from fl_node.records import UpdateRef
 
 
@@ -65,13 +66,13 @@ class MemoryTransactions:
 
 
 class MemoryBlocks:
-    """A chain's blocks: hash and transactions by number."""
+    """A chain's blocks by number."""
 
-    def __init__(self, blocks: Mapping[int, tuple[bytes, frozenset[bytes]]], code: bytes) -> None:
+    def __init__(self, blocks: Mapping[int, Block], code: bytes) -> None:
         self._blocks, self._code = dict(blocks), code
 
-    def hashes(self, numbers: Sequence[int]) -> Mapping[int, tuple[bytes, frozenset[bytes]] | None]:
-        """Of each block: its hash and its transactions."""
+    def of(self, numbers: Sequence[int]) -> Mapping[int, Block | None]:
+        """Those of these that are there."""
         return {number: self._blocks.get(number) for number in numbers}
 
     def tip(self) -> int:

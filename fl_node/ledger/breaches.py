@@ -17,6 +17,7 @@ from fl_node.records import (
     PeerAdmitted,
     PeerAnnounced,
     PeerRetired,
+    UnknownEntry,
     UpdateObjected,
     UpdatePublished,
     UpdatesAttested,
@@ -31,13 +32,16 @@ def breaches(entries: Iterable[Entry]) -> dict[int, str]:
     """
     found: dict[int, str] = {}
     state = LedgerState(ZERO_ADDRESS, 0)
-    time_s = 0
+    time_s = block = 0
     for position, entry in enumerate(entries):
         if entry.index != position:
             found[position] = f"got entry {entry.index} at position {position} of the log"
         if entry.time_s < time_s:
             found[entry.index] = f"its time {entry.time_s} is before that of the entry before it, {time_s}"
         time_s = max(time_s, entry.time_s)
+        if entry.block_number and entry.block_number < block:
+            found[entry.index] = f"it is in block {entry.block_number}, the entry before it in block {block}"
+        block = max(block, entry.block_number)
         try:
             state = _apply(state, entry)
         except LedgerError as refusal:
@@ -74,6 +78,8 @@ def _apply(state: LedgerState, entry: Entry) -> LedgerState:
             state.attest(_account(state, body.peer), body.evidence, body.items)
         case UpdateObjected():
             state.object(_account(state, body.peer), body.target, body.reason, body.evidence)
+        case UnknownEntry():
+            raise ValueError(f"no kind of entry that the contract makes: 0x{body.topic.hex()}")
     return state
 
 

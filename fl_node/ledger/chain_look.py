@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from eth_hash.auto import keccak
@@ -13,6 +14,15 @@ from fl_node.ledger.transport import Request, Rpc, RpcError, quantity, raw_bytes
 
 T = TypeVar("T")
 _AT_ONCE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block as a chain has it: its hash, the hashes of its transactions, and its time in seconds since 1970."""
+
+    hash: bytes
+    transactions: frozenset[bytes]
+    time_s: int
 
 
 class RpcTransactions:
@@ -44,27 +54,43 @@ class RpcBlocks:
     def __init__(self, rpc: Rpc, contract: str) -> None:
         self._rpc, self._contract = rpc, contract
 
-    def hashes(self, numbers: Sequence[int]) -> Mapping[int, tuple[bytes, frozenset[bytes]] | None]:
-        """Hash and transactions of each block."""
-        found: dict[int, tuple[bytes, frozenset[bytes]] | None] = {}
+    def of(self, numbers: Sequence[int]) -> Mapping[int, Block | None]:
+        """Each block; ``None`` where there is no such block.
+
+        Raises:
+            ChainUnavailable: no answer. A refusal is none either: the block may well be there.
+        """
+        found: dict[int, Block | None] = {}
         for some in _batches(sorted(set(numbers))):
             asked: list[Request] = [("eth_getBlockByNumber", [hex(number), False]) for number in some]
             for number, answer in zip(some, self._rpc.batch(asked), strict=True):
-                found[number] = None if isinstance(answer, RpcError) or not answer else _block(answer, self._rpc.place)
+                if isinstance(answer, RpcError):
+                    raise self._refused(answer)
+                found[number] = None if answer is None else _block(answer, self._rpc.place)
         return found
 
     def tip(self) -> int:
         """Number of the latest block."""
-        return quantity(self._rpc.call("eth_blockNumber"))
+        return quantity(self._asked("eth_blockNumber"))
 
     def code(self) -> bytes:
         """The contract's code."""
-        return raw_bytes(self._rpc.call("eth_getCode", self._contract, "latest"))
+        return raw_bytes(self._asked("eth_getCode", self._contract, "latest"))
+
+    def _asked(self, method: str, *params: Any) -> Any:
+        try:
+            return self._rpc.call(method, *params)
+        except RpcError as refusal:
+            raise self._refused(refusal) from refusal
+
+    def _refused(self, refusal: RpcError) -> ChainUnavailable:
+        return ChainUnavailable(f"{self._rpc.place} refuses to answer: {refusal}; use another endpoint")
 
 
-def _block(answer: Any, place: str) -> tuple[bytes, frozenset[bytes]]:
+def _block(answer: Any, place: str) -> Block:
     try:
-        return raw_bytes(answer["hash"]), frozenset(raw_bytes(tx_hash) for tx_hash in answer["transactions"])
+        transactions = frozenset(raw_bytes(tx_hash) for tx_hash in answer["transactions"])
+        return Block(raw_bytes(answer["hash"]), transactions, quantity(answer["timestamp"]))
     except (KeyError, TypeError) as cause:
         raise ChainUnavailable(f"got a malformed block from {place}: {str(answer)[:200]}") from cause
 

@@ -18,6 +18,7 @@ from fl_node.ledger.abi import WRITES, address_bytes, checksum_address, selector
 from fl_node.ledger.deploy import Opening, committed_artifact, constructor_data
 from fl_node.ledger.transport import quantity, raw_bytes
 from fl_node.records import (
+    Body,
     Entry,
     LedgerOpened,
     Member,
@@ -133,12 +134,19 @@ class Indirect(Exception):
 
 
 def check_call(
-    call: SignedCall, entry: Entry, contract: str, chain_id: int, account: str | None, together: Sequence[Entry]
+    call: SignedCall,
+    entry: Entry,
+    contract: str,
+    chain_id: int,
+    account: str | None,
+    owner: str,
+    together: Sequence[Entry],
 ) -> None:
     """Hold a signed transaction against the entry that it is said to have made.
 
     Args:
         account: of the peer that the entry is by (for an admission, of the new one); ``None`` for entries of no peer.
+        owner: of the ledger, by the entries before this one.
         together: all entries of the same transaction: a deployment makes several.
 
     Raises:
@@ -154,15 +162,32 @@ def check_call(
         return
     if call.to.lower() != contract.lower():
         raise Indirect(f"the transaction calls {call.to}, which called the ledger")
-    body = entry.body
-    own = isinstance(body, UpdatePublished | UpdatesAttested | UpdateObjected | PeerAnnounced)
-    if own and (account is None or call.sender.lower() != account.lower()):
-        raise Disagreement(f"signed by {call.sender}, expected {account}, the account of the peer")
-    if isinstance(body, OwnerChanged) and call.sender.lower() != body.current.lower():
-        raise Disagreement(f"signed by {call.sender}, expected {body.current}, the new owner")
+    if isinstance(entry.body, LedgerOpened):
+        raise Disagreement("a ledger is opened by the transaction that makes its contract, not by a call to it")
+    if len(together) != 1:
+        raise Disagreement(f"one call makes one entry, of this one there are {len(together)}")
+    allowed = _signers(entry.body, account, owner)
+    if allowed is not None and call.sender.lower() not in (one.lower() for one in allowed if one):
+        whom = " or ".join(one or "nobody's account" for one in allowed)
+        raise Disagreement(f"signed by {call.sender}, expected {whom}")
     expected = _expected(entry, account)
     if call.data != expected and not _same_call(call.data, expected):
         raise Disagreement(f"the signed call asks for something else than this {entry.kind} entry says")
+
+
+def _signers(body: Body, account: str | None, owner: str) -> tuple[str | None, ...] | None:
+    """Accounts whose call the contract takes for an entry; ``None`` where that is not known. A transaction of anybody
+    else's reverts, yet stands in a block as any other."""
+    match body:
+        case UpdatePublished() | UpdatesAttested() | UpdateObjected() | PeerAnnounced():
+            return (account,)
+        case PeerAdmitted():
+            return (owner,)
+        case PeerRetired():
+            return (owner, account)
+        case OwnerChanged():
+            return (body.current,)
+    return None
 
 
 def _expected(entry: Entry, account: str | None) -> bytes:
