@@ -92,16 +92,9 @@ def cli() -> str:
         "once, and the next start goes on where the round stopped.\n",
     ]
     for name, sub in _commands(build_parser()).items():
-        lines += [f"## `fl-node {name}`\n", f"{sub.description}.\n", "| option | meaning |", "|---|---|"]
-        for action in sub._actions:
-            if isinstance(action, argparse._HelpAction):
-                continue
-            words = ", ".join(f"`{option}`" for option in action.option_strings) or f"`{action.metavar or action.dest}`"
-            if action.option_strings and action.nargs != 0 and not isinstance(action, argparse.BooleanOptionalAction):
-                words += f" `{action.metavar or action.dest.upper()}`"
-            meaning = (action.help or "").replace("%%", "%").replace("|", "\\|")
-            lines.append(f"| {words.replace('|', chr(92) + '|')} | {meaning} |")
-        lines.append("")
+        lines += [f"## `fl-node {name}`\n", f"{sub.description}.\n", *_options(sub)]
+        for kind, inner in _commands(sub).items():
+            lines += [f"### `fl-node {name} {kind}`\n", f"{inner.description}.\n", *_options(inner)]
     lines += ["## Exit codes\n", "| code | error | meaning |", "|---|---|---|", "| 0 | | done |", "| 1 | | failed |"]
     for code, name, meaning in sorted(_exit_codes()):
         lines.append(f"| {code} | `{name}` | {meaning} |")
@@ -191,7 +184,21 @@ def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPar
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             return dict(action.choices)
-    raise AssertionError("the parser has no commands")
+    return {}
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    lines = ["| option | meaning |", "|---|---|"]
+    for action in parser._actions:
+        if isinstance(action, argparse._HelpAction) or action.help == argparse.SUPPRESS:
+            continue
+        words = ", ".join(f"`{option}`" for option in action.option_strings) or f"`{action.metavar or action.dest}`"
+        if action.option_strings and action.nargs != 0 and not isinstance(action, argparse.BooleanOptionalAction):
+            words += f" `{action.metavar or action.dest.upper()}`"
+        named = ", ".join(action.choices) if isinstance(action, argparse._SubParsersAction) else ""
+        meaning = (action.help or named).replace("%%", "%").replace("|", "\\|")
+        lines.append(f"| {words.replace('|', chr(92) + '|')} | {meaning} |")
+    return [*lines, ""]
 
 
 def _exit_codes() -> list[tuple[int, str, str]]:

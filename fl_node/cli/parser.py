@@ -304,11 +304,26 @@ def _audit(command: Command) -> None:
 
 def _checkpoint(command: Command) -> None:
     sub = command("checkpoint", "sign the log as it is now, verify what others signed, list what this peer has")
-    sub.add_argument("action", choices=("sign", "verify", "list"), help="what to do")
-    sub.add_argument("files", nargs="*", metavar="FILE", help="verify: checkpoints to hold against log and each other")
-    _settings(sub, "federation", "state", "rpc", "key", "password_file")
-    sub.add_argument("--out", default=None, metavar="FILE", help="sign: file to write (default: standard output)")
-    sub.add_argument("--offline", action="store_true", help="verify: signatures and each other only, without a chain")
+    # A parser each: files after options would not be found otherwise.
+    actions = sub.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, summary in (
+        ("sign", "sign the log as it is now, unless it contradicts what was signed before"),
+        ("verify", "hold checkpoints against each other and the log; say who signed them"),
+        ("list", "what this peer signed, what it has of others, and what contradicts what"),
+    ):
+        action = actions.add_parser(name, help=summary, description=summary)
+        for flag in ("--json", "--verbose"):
+            action.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        if name == "list":
+            _settings(action, "state")
+            continue
+        _settings(action, "federation", "state", "rpc")
+        if name == "sign":
+            _settings(action, "key", "password_file")
+            action.add_argument("--out", default=None, metavar="FILE", help="file to write (default: standard output)")
+        else:
+            action.add_argument("files", nargs="+", metavar="FILE", help="checkpoints, or a proof of equivocation")
+            action.add_argument("--offline", action="store_true", help="signatures and each other only: no chain")
 
 
 def _monitor(command: Command) -> None:

@@ -52,4 +52,9 @@ def commands(parser: argparse.ArgumentParser | None = None) -> dict[str, argpars
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:
-    return {option for action in parser._actions for option in action.option_strings}
+    """Of a command, its actions' included."""
+    found = {option for action in parser._actions for option in action.option_strings}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found.update(*map(options, action.choices.values()))
+    return found
