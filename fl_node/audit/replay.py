@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fl_node.audit.known import Known
@@ -86,10 +87,13 @@ class Replay:
                     future.cancel()
 
     def _needs(self, update: UpdateEntry) -> list[UpdateEntry]:
-        """The update itself, then what its base follows from."""
+        """The update itself, then what its base follows from, as far as the log before it has that."""
         found = [update]
         if self._merging:
-            found += [self._prefix.update(parent.ref) for parent in update.parents]
+            before = self._prefix.upto(update.index)
+            for ref in sorted(_named(update)):
+                with suppress(LookupError):
+                    found.append(before.update(ref))
             centre = self._centre(update)
             if centre is not None and centre.ref not in {entry.ref for entry in found[1:]}:
                 found.append(centre)
@@ -123,6 +127,10 @@ class Replay:
     ) -> tuple[Finding, Tensors | None]:
         recorded = update.update.base
         data = {"base": recorded.hex(), "parents": [str(parent.ref) for parent in update.parents]}
+        nowhere = sorted(_named(update) - {entry.ref for entry in needed})
+        if nowhere:
+            text = f"it records a parent {nowhere[0]} that is not on the log before it"
+            return Finding("merge", Result.FAILED, text, data), None
         why, fact = explain(opened, needed)
         if why is not None:
             text = f"it is said to be merged from what nobody can use: {why}" if fact else f"not all is at hand: {why}"

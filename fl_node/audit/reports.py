@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 from fl_node.audit.means import Means
 from fl_node.audit.verdicts import Finding, Result
@@ -19,25 +22,63 @@ from fl_node.spec import Spec
 NAME = "report"
 MOST_BYTES: Final = 1 << 20
 _MOST_PEERS: Final = 1 << 16
+#: Longest text of a stranger that is told, and longest outcome that is read.
+_LONGEST: Final = 40
+#: In place of a sequence: a group tells none.
+_OF_MANY: Final = object()
+_FALSE: Final[Mapping[Reason, str]] = {
+    Reason.MALFORMED: "its bytes are good",
+    Reason.DIGEST_MISMATCH: "its bytes are those committed to, and its base follows",
+}
 #: What a report may say of a candidate that the policy gave, once its bytes were looked at.
 _AFTER_FETCHING: Final = frozenset(
     {Outcome.UNAVAILABLE, Outcome.MALFORMED, Outcome.DIGEST_MISMATCH, Outcome.WITHDRAWN, Outcome.REJECTED}
 )
 _BY_BYTES: Final = frozenset({Rule.KRUM, Rule.MULTI_KRUM})
 
-Verified = Mapping[UpdateRef, bool | None]
-"""Whether an update's bytes are good; ``None`` or absent: not looked at."""
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What the audit found out about an update that somebody objected to; ``None``: not known.
+
+    ``good``: its bytes can be had, are weights of the model and those that were committed to. ``follows``: its parents
+    are those of the policy, and its base is what they give.
+    """
+
+    good: bool | None = None
+    follows: bool | None = None
 
 
-def words_to_check(prefix: Prefix, update: UpdateEntry) -> list[tuple[UpdateRef, Objection]]:
+Verified: TypeAlias = Mapping[UpdateRef, Looked]
+Word: TypeAlias = tuple[UpdateRef, Objection]
+
+
+def words_to_check(prefix: Prefix, update: UpdateEntry) -> list[Word]:
     """This publisher's objections since its previous update: what its report is to be held against."""
     mine = prefix.updates(update.ref.peer)
     began = mine[update.ref.sequence - 2].index if update.ref.sequence > 1 else -1
+    return _objections(prefix.upto(update.index), began + 1, update.ref.peer)
+
+
+def loose_words(prefix: Prefix) -> list[Word]:
+    """Objections by peers that have published nothing since, so that no report of theirs speaks of them."""
+    return [word for peer in prefix.peers() for word in _since_last_update(prefix, peer.number)]
+
+
+def _since_last_update(prefix: Prefix, peer: int) -> list[Word]:
+    mine = prefix.updates(peer)
+    return _objections(prefix, mine[-1].index + 1 if mine else 0, peer)
+
+
+def _objections(prefix: Prefix, start: int, peer: int) -> list[Word]:
+    """What a peer said of others' updates, from an entry on. Of updates that are nowhere there is nothing to check."""
     found = []
-    for fact in prefix.upto(update.index).facts(began + 1):
+    for fact in prefix.facts(start):
         body = fact.body
-        if isinstance(body, UpdateObjected) and body.peer == update.ref.peer and body.target.peer != body.peer:
-            found.append((body.target, Objection(body.peer, fact.index, body.reason, body.evidence)))
+        if isinstance(body, UpdateObjected) and body.peer == peer != body.target.peer:
+            with suppress(LookupError):
+                prefix.upto(fact.index).update(body.target)
+                found.append((body.target, Objection(body.peer, fact.index, body.reason, body.evidence)))
     return found
 
 
@@ -50,8 +91,8 @@ def report(means: Means, update: UpdateEntry, verified: Verified) -> Finding:
     except ContentMismatch as cause:
         return Finding(NAME, Result.FAILED, str(cause), data)
     except ContentError as cause:
-        said = _words(means, update, verified)
-        if said is not None and said.result is Result.FAILED:
+        said = judged(means.prefix, words_to_check(means.prefix, update), verified)
+        if said is not None and said.result is not Result.UNKNOWN:
             return said
         return Finding(NAME, Result.UNKNOWN, str(cause), data)
     table = _read(raw)
@@ -63,7 +104,7 @@ def report(means: Means, update: UpdateEntry, verified: Verified) -> Finding:
         trouble = _outcomes(table, spec, means.prefix, update)
     if trouble is not None:
         return Finding(NAME, Result.FAILED, trouble, data)
-    said = _words(means, update, verified)
+    said = judged(means.prefix, words_to_check(means.prefix, update), verified)
     if said is not None:
         return said
     if spec is None:
@@ -127,16 +168,23 @@ def _outcomes(table: Mapping[str, Any], spec: Spec, prefix: Prefix, update: Upda
     except (ValueError, LookupError):
         return None  # the check of selection says so
     try:
-        said = dict(_expanded(table.get("candidates")))
-    except (ValueError, TypeError, KeyError, AttributeError) as cause:
-        return f"the report's candidates cannot be read: {str(cause)[:120]}"
-    expected = {item.peer: str(item.outcome) for item in chosen.considered}
+        said = _expanded(table.get("candidates"))
+    except _Unreadable as cause:
+        return f"the report's candidates cannot be read: {cause}"
+    expected = {item.peer: item for item in chosen.considered}
     shares = {parent.peer: parent.share_ppm for parent in update.parents}
     for peer in sorted(said.keys() | expected.keys()):
-        got, wanted = said.get(peer), expected.get(peer)
+        if peer not in expected:
+            return f"the report tells of peer {peer}, whom the policy did not consider"
+        wanted, entry = str(expected[peer].outcome), expected[peer].entry
+        if peer not in said:
+            return f"the report says nothing of peer {peer}; log and replay say {wanted!r}"
+        got, sequence = said[peer]
+        if sequence is not _OF_MANY and sequence != (entry.ref.sequence if entry else None):
+            return f"the report speaks of update {sequence} of peer {peer}; what was considered is another"
         if got == wanted and not (wanted == Outcome.MERGED and _not_merged(peer, shares, update)):
             continue
-        if wanted == Outcome.MERGED and got is not None and _explained(got, chosen, peer, shares, update):
+        if wanted == Outcome.MERGED and _explained(got, chosen, peer, shares, update):
             continue
         return f"the report says that the update of peer {peer} is {got!r}; log and replay say {wanted!r}"
     return None
@@ -156,38 +204,58 @@ def _explained(got: str, chosen: Selection, peer: int, shares: Mapping[int, int]
     return peer not in shares and any(ref.peer == peer for ref in chosen.excusable)
 
 
-def _expanded(items: Any) -> Iterable[tuple[int, str]]:
-    """``(peer, outcome)`` of each, groups taken apart."""
+class _Unreadable(Exception):
+    """A report whose candidates are not told as :func:`fl_node.merging.outcomes.told` tells them."""
+
+
+def _expanded(items: Any) -> dict[int, tuple[str, object]]:
+    """``outcome, sequence`` of each peer, groups taken apart; those of a group have no sequence.
+
+    Raises:
+        _Unreadable: of another form, a peer told of twice, or more peers than there can be.
+    """
     if not isinstance(items, list):
-        raise ValueError("expected a list")
+        raise _Unreadable("expected a list")
+    found: dict[int, tuple[str, object]] = {}
     for item in items:
-        outcome = str(item["outcome"])
-        if "peers" not in item:
-            yield int(item["peer"]), outcome
-            continue
-        for part in str(item["peers"]).split(","):
-            first, _, last = part.partition("-")
-            low, high = int(first), int(last or first)
-            if not 0 <= low <= high <= _MOST_PEERS:
-                raise ValueError(f"a range of peers {part[:40]!r}")
-            for peer in range(low, high + 1):
-                yield peer, outcome
+        if not isinstance(item, dict) or not isinstance(item.get("outcome"), str) or len(item["outcome"]) > _LONGEST:
+            raise _Unreadable("expected objects with an outcome")
+        group = "peers" in item
+        for peer in _ranges(item["peers"]) if group else [item.get("peer")]:
+            if type(peer) is not int or peer in found or len(found) == _MOST_PEERS:
+                raise _Unreadable(f"expected each peer's number once, got {str(peer)[:_LONGEST]!r}")
+            found[peer] = item["outcome"], _OF_MANY if group else item.get("sequence")
+    return found
 
 
-def _words(means: Means, update: UpdateEntry, verified: Verified) -> Finding | None:
-    """This publisher's objections against what bytes and others' entries say; ``None`` where nothing speaks against."""
-    contradicted = []
-    for ref, word in words_to_check(means.prefix, update):
+def _ranges(text: object) -> Iterator[int]:
+    """The numbers of ``1-40,45``."""
+    for part in text.split(",") if isinstance(text, str) else ():
+        parsed = re.fullmatch("([0-9]{1,10})(?:-([0-9]{1,10}))?", part)
+        if parsed is None:
+            raise _Unreadable(f"a range of peers {part[:_LONGEST]!r}")
+        yield from range(int(parsed[1]), int(parsed[2] or parsed[1]) + 1)
+
+
+def judged(prefix: Prefix, words: Sequence[Word], verified: Verified) -> Finding | None:
+    """Objections against what bytes and others' entries say; ``None`` where nothing speaks against them."""
+    contradicted, open_ = [], []
+    for ref, word in words:
         if word.reason in (Reason.MALFORMED, Reason.DIGEST_MISMATCH):
-            if verified.get(ref):
-                text = f"at entry {word.index} it calls {ref} {OF_REASON[word.reason]}; its bytes are good"
-                return Finding(NAME, Result.FAILED, text, {"update": str(ref), "entry": word.index})
+            data = {"update": str(ref), "entry": word.index}
+            true = _is_true(word.reason, verified.get(ref, Looked()))
+            if true is False:
+                text = f"at entry {word.index} it calls {ref} {OF_REASON[word.reason]}; {_FALSE[word.reason]}"
+                return Finding(NAME, Result.FAILED, text, data)
+            if true is None:
+                text = f"at entry {word.index} it calls {ref} {OF_REASON[word.reason]}, which is not looked at here"
+                open_.append(Finding(NAME, Result.UNKNOWN, text, data))
             continue
-        others = had_by(means.prefix, ref, update.ref.peer)
+        others = had_by(prefix, ref, word.peer)
         if word.reason is Reason.UNAVAILABLE and others:
             contradicted.append((ref, word, others))
     if not contradicted:
-        return None
+        return open_[0] if open_ else None
     told = "; ".join(f"{ref} (entry {word.index}), which {', '.join(others)}" for ref, word, others in contradicted)
     data = {
         "contradicted": [
@@ -195,6 +263,16 @@ def _words(means: Means, update: UpdateEntry, verified: Verified) -> Finding | N
         ]
     }
     return Finding(NAME, Result.CONTRADICTED, f"it called unavailable: {told}", data)
+
+
+def _is_true(reason: Reason, looked: Looked) -> bool | None:
+    """Whether an update is what an objection calls it. A mismatch may also be of the base: who attests finds out where
+    that does not follow (docs/replay-rules.md, section 11)."""
+    if reason is Reason.MALFORMED:
+        return None if looked.good is None else not looked.good
+    if looked.good is False or looked.follows is False:
+        return True
+    return None if looked.good is None or looked.follows is None else False
 
 
 def had_by(prefix: Prefix, ref: UpdateRef, but: int) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -58,7 +58,7 @@ class _Found:
 
     by_update: dict[UpdateRef, dict[str, Finding]] = field(default_factory=dict)
     about_all: list[Finding] = field(default_factory=list)
-    good: dict[UpdateRef, bool | None] = field(default_factory=dict)
+    replayed: dict[UpdateRef, dict[str, Finding]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, ref: UpdateRef, finding: Finding) -> None:
@@ -195,6 +195,8 @@ def _by_chain(means: Means, scope: Scope, updates: Sequence[UpdateEntry], found:
         except ChainUnavailable as cause:
             for update in updates:
                 found.add(update.ref, canon.unreachable(cause))
+            if whole:
+                found.about_all.append(canon.unreachable(cause))
             return
         for update in updates:
             found.add(update.ref, results.by_index[update.index])
@@ -226,45 +228,61 @@ def _by_bytes(
             return known
         spec = means.federation.spec
         merging = "merge" in scope.checks or sketching
+        spoken_of = _spoken_of(means, scope, updates)
         left = []
         for update in updates:
             earlier = kept.load(update.index, sketching=sketching) if kept is not None else None
             if earlier is None:
                 left.append(update)
             else:
-                _note(earlier, names, known, found)
+                _note(earlier, names, known, found, spoken_of)
         opener = partial(Shelf, spec, means.prefix.opened, means.blobs, weights.schema_of(genesis), sketching=sketching)
         replay = Replay(
             spec, means.prefix, genesis, lambda uses: opener(uses), merging=merging, sketching=sketching, jobs=jobs
         )
         done = len(updates) - len(left)
         for replayed in replay.run(left):
-            _note(replayed, names, known, found)
+            _note(replayed, names, known, found, spoken_of)
             if kept is not None and merging:
                 kept.save(means.prefix.update(replayed.ref).index, replayed)
             done += 1
             tell("replay", done, len(updates))
-        if "report" in scope.checks:
-            # What a report calls malformed is looked at, whether or not it was asked for.
-            others = Replay(spec, means.prefix, genesis, lambda uses: opener(uses), merging=False, jobs=jobs)
-            for replayed in others.run(_spoken_of(means, updates)):
-                found.good[replayed.ref] = _is_good({one.check: one for one in replayed.findings})
+        # What a report calls malformed is looked at, whether or not it was asked for.
+        rest = [means.prefix.update(ref) for ref in sorted(spoken_of) if "merge" not in found.replayed.get(ref, {})]
+        others = Replay(spec, means.prefix, genesis, lambda uses: opener(uses), merging=True, jobs=jobs)
+        for replayed in others.run(rest):
+            _note(replayed, (), {}, found, spoken_of)
     return known
 
 
-def _spoken_of(means: Means, updates: Sequence[UpdateEntry]) -> list[UpdateEntry]:
-    """Updates that these updates' publishers called malformed or mismatched, and that are not looked at anyway."""
-    at_hand = {update.ref for update in updates}
-    named = {
-        ref
-        for update in updates
-        for ref, word in reports.words_to_check(means.prefix, update)
-        if word.reason in (Reason.MALFORMED, Reason.DIGEST_MISMATCH) and ref not in at_hand
-    }
-    return [means.prefix.update(ref) for ref in sorted(named)]
+def _spoken_of(means: Means, scope: Scope, updates: Sequence[UpdateEntry]) -> set[UpdateRef]:
+    """Updates that somebody called malformed or mismatched, where that is to be checked."""
+    if reports.NAME not in scope.checks:
+        return set()
+    words = [word for update in updates for word in reports.words_to_check(means.prefix, update)]
+    words += _loose_words(means, scope)
+    return {ref for ref, word in words if word.reason in (Reason.MALFORMED, Reason.DIGEST_MISMATCH)}
 
 
-def _note(replayed: Replayed, names: Sequence[str], known: dict[UpdateRef, Known], found: _Found) -> None:
+def _loose_words(means: Means, scope: Scope) -> list[reports.Word]:
+    if scope.refs is not None:
+        return []
+    return [
+        (ref, word)
+        for ref, word in reports.loose_words(means.prefix)
+        if scope.spans(word.index) and scope.peer in (None, word.peer)
+    ]
+
+
+def _note(
+    replayed: Replayed,
+    names: Sequence[str],
+    known: dict[UpdateRef, Known],
+    found: _Found,
+    spoken_of: Collection[UpdateRef],
+) -> None:
+    if replayed.ref in spoken_of:
+        found.replayed[replayed.ref] = {finding.check: finding for finding in replayed.findings}
     for finding in replayed.findings:
         if finding.check in names:
             found.add(replayed.ref, finding)
@@ -295,18 +313,29 @@ def _by_others(
                     found.add(ref, finding)
     if "report" in scope.checks:
         with _timed(found, "report"):
-            good = {**found.good, **{ref: _is_good(by_check) for ref, by_check in found.by_update.items()}}
+            verified = {ref: _looked(means, ref, by_check) for ref, by_check in found.replayed.items()}
             for done, update in enumerate(updates):
-                found.add(update.ref, reports.report(means, update, good))
+                found.add(update.ref, reports.report(means, update, verified))
                 tell("report", done + 1, len(updates))
+            for word in _loose_words(means, scope):
+                said = reports.judged(means.prefix, [word], verified)
+                if said is not None:
+                    text = f"peer {word[1].peer}: {said.detail}"
+                    found.about_all.append(Finding(reports.NAME, said.result, text, said.data))
 
 
-def _is_good(by_check: Mapping[str, Finding]) -> bool | None:
-    """Whether an update's bytes hold all three checks; ``None`` where that is not known."""
-    results = [by_check[name].result for name in OF_BYTES[:3] if name in by_check]
-    if Result.FAILED in results:
-        return False
-    return True if len(results) == 3 and set(results) == {Result.OK} else None
+def _looked(means: Means, ref: UpdateRef, by_check: Mapping[str, Finding]) -> reports.Looked:
+    """What came of an update that somebody objected to. Bytes that somebody altered on the way say nothing of it."""
+    chosen = log_checks.selection(means, means.prefix.update(ref))
+    good = None if by_check["bytes"].result is not Result.OK else _all_ok([by_check[name] for name in OF_BYTES[1:3]])
+    follows = _all_ok([chosen, by_check["merge"]]) if "merge" in by_check else None
+    return reports.Looked(good, follows)
+
+
+def _all_ok(findings: Sequence[Finding]) -> bool | None:
+    """Whether all hold; ``None`` where that is not known."""
+    results = {finding.result for finding in findings}
+    return False if Result.FAILED in results else True if results == {Result.OK} else None
 
 
 def _verdict(means: Means, update: UpdateEntry, by_check: Mapping[str, Finding]) -> UpdateVerdict:
