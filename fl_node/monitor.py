@@ -115,7 +115,7 @@ class Monitor:
         again = frozenset(ref for ref, index in self._open.items() if index < start)
         if again:
             scopes.append(Scope(refs=again, checks=CHECKS))
-        with Kept(":memory:" if folder is None else folder / "results.sqlite", means.log) as kept:
+        with Kept(":memory:" if folder is None else folder / "results.sqlite", means.log, means.spec_digest) as kept:
             reports = [audit(means, scope, jobs=self._watched.jobs, kept=kept) for scope in scopes]
         self._looked_at = means.prefix.size
         self._open = {

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fl_node.audit.known import Known, Sketch
 from fl_node.audit.replay import Replayed
@@ -22,7 +23,7 @@ from fl_node.ledger.log_store import LogStore
 from fl_node.records import UpdateRef
 
 #: Another number where what is kept means something else.
-_VERSION: Final = 1
+_VERSION: Final = 2
 _SCHEMA: Final = "CREATE TABLE IF NOT EXISTS kept (key BLOB PRIMARY KEY, result TEXT, sketch BLOB) WITHOUT ROWID"
 
 
@@ -32,13 +33,14 @@ class Kept:
     Args:
         path: the file; made if it is not there.
         log: the log that is audited.
+        spec_digest: of the spec that is audited by, which may not be the one that the log names.
 
     Raises:
         LedgerError: the file cannot be written.
     """
 
-    def __init__(self, path: Path | str, log: LogStore) -> None:
-        self._log = log
+    def __init__(self, path: Path | str, log: LogStore, spec_digest: bytes) -> None:
+        self._log, self._spec_digest = log, spec_digest
         self._lock = threading.Lock()
         #: How many results were taken from here.
         self.taken = 0
@@ -102,7 +104,7 @@ class Kept:
         self.close()
 
     def _key(self, index: int) -> bytes:
-        return bytes([_VERSION]) + self._log.root(index + 1)
+        return bytes([_VERSION]) + self._spec_digest + self._log.root(index + 1)
 
 
 def _finding(item: Any) -> Finding:
@@ -112,7 +114,7 @@ def _finding(item: Any) -> Finding:
 
 def _packed(known: Known) -> bytes:
     sink = io.BytesIO()
-    arrays = {"model": known.model.vector}
+    arrays: dict[str, NDArray[Any]] = {"model": known.model.vector}
     if known.model.votes is not None:
         arrays["votes"] = known.model.votes
     if known.base is not None:

@@ -115,3 +115,8 @@ class Means:
     checkpoints: tuple[SignedCheckpoint, ...]
     depth: int
     rpc: str = ""
+
+    @property
+    def spec_digest(self) -> bytes:
+        """SHA-256 of the spec at hand, which need not be the one that the ledger was opened with; zeros without one."""
+        return bytes(32) if self.federation is None else self.federation.digest

@@ -239,7 +239,7 @@ def working_folder(named: str | None, beside: Path | None, suffix: str) -> Itera
 
 @contextmanager
 def _kept(folder: Path, means: Means, fresh: bool) -> Iterator[Kept]:
-    with Kept(folder / "results.sqlite", means.log) as kept:
+    with Kept(folder / "results.sqlite", means.log, means.spec_digest) as kept:
         if fresh:
             kept.forget()
         yield kept
