@@ -119,6 +119,10 @@ class ContentMalformed(ContentMismatch):
     """
 
 
+class ContentTooLarge(ContentMalformed):
+    """The CID names a file of more bytes than the reader set out to take."""
+
+
 class PortTaken(ContentError):
     """The address that the content gateway should listen on is in use or not this machine's."""
 

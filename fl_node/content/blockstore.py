@@ -24,7 +24,7 @@ from fl_node.content.objects import read_dag, remove_abandoned, store_errors, sy
 from fl_node.content.pins import Pins
 from fl_node.content.protocol import Collected, Held, Pin, Region
 from fl_node.content.unixfs import CHUNK_BYTES, Buffer, Dag, build, views
-from fl_node.errors import ContentMalformed, ContentMismatch, ContentUnavailable, UsageError
+from fl_node.errors import ContentMismatch, ContentTooLarge, ContentUnavailable, UsageError
 
 # A folder changed within this time may change again without a newer time stamp.
 _TIMESTAMP_SLACK_NS: Final = 2_000_000_000
@@ -220,7 +220,7 @@ class Blockstore:
                 size_bytes > CHUNK_BYTES or hashlib.sha256(self._read(cid, 0, size_bytes)).digest() != cid.digest
             ):
                 raise self._altered(cid)
-            raise ContentMalformed(f"{cid} holds {size_bytes} bytes, expected at most {max_bytes}")
+            raise ContentTooLarge(f"{cid} holds {size_bytes} bytes, expected at most {max_bytes}")
         return size_bytes
 
     def _altered(self, cid: Cid) -> ContentMismatch:

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 from fl_node.content.cid import BINARY_BYTES, Cid
 from fl_node.content.unixfs import CHUNK_BYTES, MAX_NODE_BYTES, Buffer, Dag, assemble, read_varint, varint
-from fl_node.errors import ContentMalformed, ContentMismatch, UsageError
+from fl_node.errors import ContentMalformed, ContentMismatch, ContentTooLarge, UsageError
 
 # {"roots": [42(h'00' || cid)], "version": 1} in dag-cbor, without and with the one root.
 _HEADER_START: Final = b"\xa2\x65roots\x81\xd8\x2a\x58\x25\x00"
@@ -122,7 +122,7 @@ def _file(
     except KeyError as cause:
         raise ContentMismatch(f"the CAR lacks block {cause.args[0]} of {root}; fetch it again") from cause
     if dag.size_bytes > max_bytes:
-        raise ContentMalformed(f"{root} holds {dag.size_bytes} bytes, expected at most {max_bytes}")
+        raise ContentTooLarge(f"{root} holds {dag.size_bytes} bytes, expected at most {max_bytes}")
     if len(spans) != len(set(dag.leaves)) + len(dag.nodes):
         raise ContentMismatch(f"the CAR holds blocks that are not of {root}")
     for index, (_, size) in enumerate(leaves):

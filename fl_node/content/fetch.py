@@ -23,6 +23,7 @@ from fl_node.errors import (
     ContentError,
     ContentMalformed,
     ContentMismatch,
+    ContentTooLarge,
     ContentUnavailable,
     StoreFull,
     StoreUnreachable,
@@ -145,7 +146,7 @@ class Fetcher:
         if cid.codec == "raw":
             data = task.obtain(cid, CHUNK_BYTES)
             if data.nbytes > max_bytes:
-                raise ContentMalformed(f"{cid} holds {data.nbytes} bytes, expected at most {max_bytes}")
+                raise ContentTooLarge(f"{cid} holds {data.nbytes} bytes, expected at most {max_bytes}")
             return Dag(cid, data.nbytes, (cid.digest,), {}), data
         nodes: dict[Cid, bytes] = {}
 

@@ -26,6 +26,7 @@ from fl_node.errors import (
     ContentError,
     ContentMalformed,
     ContentMismatch,
+    ContentTooLarge,
     ContentUnavailable,
     StoreFull,
     StoreUnreachable,
@@ -123,7 +124,7 @@ class KuboStore:
         if cid.codec == "raw":
             block = self.block(cid)
             if len(block) > max_bytes:
-                raise ContentMalformed(f"{cid} holds {len(block)} bytes, expected at most {max_bytes}")
+                raise ContentTooLarge(f"{cid} holds {len(block)} bytes, expected at most {max_bytes}")
             return block
         dag = assemble(cid, lambda node: bytes(self.block(node)), max_bytes)
         data = bytearray(dag.size_bytes)

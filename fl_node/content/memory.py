@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fl_node.content.cid import Cid
 from fl_node.content.protocol import Collected, Held, Pin, Region
 from fl_node.content.unixfs import Buffer, Dag, build, views
-from fl_node.errors import ContentMalformed, ContentUnavailable
+from fl_node.errors import ContentTooLarge, ContentUnavailable
 
 
 class MemoryStore:
@@ -49,7 +49,7 @@ class MemoryStore:
     def get(self, cid: Cid, max_bytes: int) -> Buffer:
         dag, data = self._file(cid)
         if dag.size_bytes > max_bytes:
-            raise ContentMalformed(f"{cid} holds {dag.size_bytes} bytes, expected at most {max_bytes}")
+            raise ContentTooLarge(f"{cid} holds {dag.size_bytes} bytes, expected at most {max_bytes}")
         return data
 
     def hold(self, cid: Cid, max_bytes: int) -> Held:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from fl_node.content.cid import BINARY_BYTES, Cid
-from fl_node.errors import ContentMalformed, UsageError
+from fl_node.errors import ContentMalformed, ContentTooLarge, UsageError
 
 CHUNK_BYTES: Final = 1 << 20
 WIDTH: Final = 1024
@@ -120,11 +120,10 @@ def assemble(root: Cid, load: Callable[[Cid], bytes], max_bytes: int) -> Dag:
         ContentMalformed: larger than ``max_bytes``, or not a file of the profile.
     """
     size = _file_size(load(root))
-    if not CHUNK_BYTES < size <= max_bytes:
-        raise ContentMalformed(
-            f"{root} is a file of {size} bytes, expected more than {CHUNK_BYTES} (a smaller one has no nodes) "
-            f"and at most {max_bytes}"
-        )
+    if size > max_bytes:
+        raise ContentTooLarge(f"{root} holds {size} bytes, expected at most {max_bytes}")
+    if size <= CHUNK_BYTES:
+        raise ContentMalformed(f"{root} is a file of {size} bytes, expected more than {CHUNK_BYTES}: it needs no nodes")
     capacity = CHUNK_BYTES
     while capacity * WIDTH < size:
         capacity *= WIDTH
