@@ -193,7 +193,7 @@ def _cells(row: RoundRow, states: Sequence[State], site_of: Mapping[int, str]) -
 
     absent = []
     if row.expected is None:
-        absent.append("has not begun: none of its updates counts")
+        absent.append("has not begun")
     if row.missing:
         absent.append(_who(row.missing, site_of))
     if row.awaited:

@@ -58,33 +58,36 @@ def merges_of(spec: Spec, prefix: Prefix, updates: Sequence[UpdateEntry], counti
         except (ValueError, LookupError):
             found.unreplayed.append(child.ref)
             continue
-        _leave(found, child, chosen)
+        _leave(found, prefix, child, chosen)
     return found
 
 
-def _leave(found: Merges, child: UpdateEntry, chosen: Selection) -> None:
+def _leave(found: Merges, prefix: Prefix, child: UpdateEntry, chosen: Selection) -> None:
     """Note whom one merge left out. What a peer does with its own update is its own affair."""
     shares = {parent.ref: parent.share_ppm for parent in child.parents}
     for item in chosen.considered:
-        if item.entry is None or item.peer == child.ref.peer:
+        entry = item.entry
+        if entry is None and item.outcome is Outcome.RETIRED:
+            entry = prefix.upto(chosen.size).trained(item.peer)  # what it left behind
+        if entry is None or item.peer == child.ref.peer:
             continue
-        words = _words(item, shares.get(item.entry.ref), chosen)
+        words = _words(item, entry, shares.get(entry.ref), chosen)
         if words is not None:
-            found.left_out.setdefault(item.entry.ref, {}).setdefault(words, []).append(child.ref)
+            found.left_out.setdefault(entry.ref, {}).setdefault(words, []).append(child.ref)
 
 
-def _words(item: Considered, share_ppm: int | None, chosen: Selection) -> tuple[str, str] | None:
-    """Outcome and reason of one considered update that was left out; ``None`` if it was not."""
-    assert item.entry is not None
+def _words(item: Considered, entry: UpdateEntry, share_ppm: int | None, chosen: Selection) -> tuple[str, str] | None:
+    """Outcome and reason of one considered update that was left out; ``None`` if it was not. What was merged against
+    the policy was merged."""
+    if share_ppm:
+        return None
     if item.outcome is Outcome.MERGED:
-        if share_ppm:
-            return None
         if share_ppm == 0:
             return Outcome.REJECTED.value, _BY_RULE
-        excused = item.entry.ref in chosen.excusable
+        excused = entry.ref in chosen.excusable
         return (Outcome.UNAVAILABLE.value, _EXCUSED) if excused else ("not-recorded", _NOT_RECORDED)
     if item.outcome in _NO_LEAVING:
         return None
-    if item.outcome is Outcome.OTHER_ROUND and (chosen.cut is None or item.entry.round != chosen.cut.previous):
+    if item.outcome is Outcome.OTHER_ROUND and (chosen.cut is None or entry.round != chosen.cut.previous):
         return None  # of another round, which had its own merges
     return item.outcome.value, item.alike or item.reason

@@ -8,7 +8,10 @@ from dataclasses import replace
 
 from logs import Log, content
 
+from fl_node.merging.selection import select
+from fl_node.prefix import Prefix
 from fl_node.records import PPM, Parent, Rule, UpdatePublished, UpdateRef
+from fl_node.spec import Spec
 
 #: Names of sites that try to be more than names.
 HOSTILE = (
@@ -74,3 +77,34 @@ def one_by_one(peers: int, rounds: int, fan_in: int) -> Log:
             ref = log.publish(peer, number, parents=alike(latest[-fan_in:]))
             latest = [other for other in latest if other.peer != peer] + [ref]
     return log
+
+
+class Played:
+    """A federation whose peers choose by the spec's policy, an update at a time."""
+
+    def __init__(self, rules: Spec, log: Log) -> None:
+        self.rules, self.log = rules, log
+        self._prefix = log.prefix
+
+    @property
+    def prefix(self) -> Prefix:
+        self._prefix = self._prefix.extend(self.log.entries[self._prefix.size :])
+        return self._prefix
+
+    def play(self, peer: int, number: int, *, final: bool = False, samples: int = 100, **more: int) -> UpdateRef:
+        """The peer's update of a round, made from all of the log so far, with equal shares."""
+        now_s = self.log.time_s
+        chosen = select(self.rules, self.prefix, peer, number, now_s=now_s)
+        parents = alike(entry.ref for entry in chosen.candidates)
+        return self.log.publish(peer, number, final=final, samples=samples, parents=parents, **more)
+
+    def round(self, number: int, *peers: int, final: bool = False) -> None:
+        """Peers play one round, ten seconds after what was last."""
+        self.log.at(self.log.time_s + 10)
+        for peer in peers:
+            self.play(peer, number, final=final)
+
+    def wait(self, seconds: int) -> None:
+        """Time goes by, as an entry that changes nothing tells."""
+        self.log.at(self.log.time_s + seconds)
+        self.log.announce(1, len(self.log.entries), "http://x")
