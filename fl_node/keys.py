@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fl_node.errors import KeystoreError
+from fl_node.recursion import limit_kept
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
@@ -106,7 +107,8 @@ def create(path: Path, password: str, light: bool = False) -> Signer:
 
 def store(path: Path, private_key: bytes | str, password: str, light: bool = False) -> Signer:
     """Keep a given private key at ``path``; otherwise as :func:`create`."""
-    from eth_account import Account
+    with limit_kept():
+        from eth_account import Account
 
     if path.exists():
         raise KeystoreError(
@@ -127,7 +129,8 @@ def load(path: Path, password: str) -> Signer:
     Raises:
         KeystoreError: no such file, not a keystore, or another password.
     """
-    from eth_account import Account
+    with limit_kept():
+        from eth_account import Account
 
     try:
         keystore = json.loads(path.read_text(encoding="utf-8"))
@@ -160,7 +163,8 @@ def from_private_key(private_key: bytes | str) -> Signer:
     Raises:
         KeystoreError: not 32 bytes of hexadecimal digits, or not a key of the curve.
     """
-    from eth_account import Account
+    with limit_kept():
+        from eth_account import Account
 
     try:
         return Signer(Account.from_key(private_key))

@@ -14,9 +14,13 @@ import gc
 gc.disable()
 
 import coincurve  # noqa: F401
-import eth_account  # noqa: F401
 import torch
-import web3  # noqa: F401
+
+from fl_node.recursion import limit_kept
+
+with limit_kept():
+    import eth_account  # noqa: F401
+    import web3  # noqa: F401
 
 import fl_node.deployment
 import fl_node.learning.data

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
 from fl_node.errors import ChainUnavailable, LedgerError
+from fl_node.recursion import limit_kept
 
 if TYPE_CHECKING:
     import requests
@@ -62,7 +63,9 @@ class Rpc:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise LedgerError(f"got the RPC URL {place_of(url)!r}; expected http://HOST:PORT or https://...")
         import requests
-        from web3 import HTTPProvider
+
+        with limit_kept():
+            from web3 import HTTPProvider
 
         from fl_node.ledger.loopback import LoopbackSession
 
