@@ -197,7 +197,7 @@ def _read(path: Path) -> bytes:
 def _tried(reading: Callable[[Path], T], path: Path) -> T | None:
     try:
         return reading(path)
-    except (OSError, ValueError, MalformedEvidence):
+    except (OSError, ValueError, RecursionError, MalformedEvidence):
         return None
 
 
