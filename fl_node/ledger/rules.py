@@ -167,7 +167,7 @@ class LedgerState:
             _check_score(item.score_ppm)
             _check_score(item.base_score_ppm)
             self._content_of(ref)
-            if (peer.number, ref) in self._attested | marks:
+            if (peer.number, ref) in self._attested or (peer.number, ref) in marks:
                 raise refused("AlreadyAttested", peer.number, ref.peer, ref.sequence)
             marks.add((peer.number, ref))
         self._attested |= marks
