@@ -34,7 +34,7 @@ MEANINGS: Final[Mapping[State, str]] = {
     State.CLOSING: "a closing update: untrained, never merged",
     State.IGNORED: "its update does not count",
     State.MISSING: "an active member that had not closed, and nothing came",
-    State.AWAITED: "the same, but the round is still open",
+    State.AWAITED: "an active member; nothing yet, and the round is still open",
     State.RETIRED: "no member any more",
     State.NOT_EXPECTED: "not admitted yet, without the role, or closed before",
 }
