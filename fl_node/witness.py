@@ -110,7 +110,7 @@ class Witness:
             self._alarm(
                 "alarm-inconsistent",
                 f"the log is not the one that this peer signed: {incident.trouble}; nothing more is signed until it is "
-                "again. Ask the others which log they see, and whoever runs the chain; see docs/auditing.md",
+                "again. Ask the others which log they see, and whoever runs the chain: docs/operating.md, checkpoints",
                 {"size": incident.note.checkpoint.size, "evidence": str(path or "")},
             )
         else:

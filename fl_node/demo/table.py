@@ -19,7 +19,10 @@ from fl_node.progress import Event
 _NAMED = 6
 _ALIKE_PPM = 5_000
 #: What a demo that is not on a terminal tells line by line, besides the rounds.
-_TOLD = ("left-out", "missing", "skipped", "stopped", "waiting-for-chain", "reorganised", "moved")
+_TOLD = (
+    *("left-out", "missing", "skipped", "stopped", "waiting-for-chain", "reorganised", "moved"),
+    *("alarm-inconsistent", "alarm-equivocation"),
+)
 
 #: Parts of a demo's wall time; every other phase is the mean over peers.
 WHOLE = ("total", "setup", "federation", "baselines")
