@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from fl_node.errors import MalformedEvidence
 from fl_node.evidence import layout, limits, lines
 from fl_node.evidence.container import Container
 from fl_node.evidence.layout import Kind, Listed, Manifest, kind_of
-from fl_node.evidence.plain import MOST_NUMBER
+from fl_node.evidence.plain import MOST_NUMBER, parse_json
 from fl_node.ledger import codec, tree
 from fl_node.records import UpdatePublished
 from fl_node.supply import cid_of_update
@@ -171,8 +170,8 @@ def _table(line: bytes) -> dict[str, Any]:
     if len(line) > limits.MOST_LINE_BYTES:
         return {}
     try:
-        table = json.loads(line)
-    except (ValueError, RecursionError):
+        table = parse_json(line, "", lines.MOST_VALUES)
+    except MalformedEvidence:
         return {}
     return table if isinstance(table, dict) else {}
 

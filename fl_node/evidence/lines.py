@@ -14,7 +14,7 @@ from fl_node.evidence.plain import bytes_of, digest_of, known_keys, number_of, p
 from fl_node.ledger.protocol import RawLog
 
 #: Of one line; a proof has the most.
-_MOST_VALUES: Final = 2 * limits.MOST_PROOF_HASHES
+MOST_VALUES: Final = 2 * limits.MOST_PROOF_HASHES
 _MOST_TOPICS: Final = 4
 
 
@@ -149,7 +149,7 @@ def _line(**values: Any) -> bytes:
 
 
 def _table(line: bytes, where: str, *keys: str) -> dict[str, Any]:
-    table = parse_json(line, where, _MOST_VALUES)
+    table = parse_json(line, where, MOST_VALUES)
     known_keys(table, where, *keys)
     assert isinstance(table, dict)
     if written_json(table) + b"\n" != line:

@@ -10,8 +10,11 @@ from fl_node.errors import MalformedEvidence
 
 #: What SQLite's integers hold, and far more than any ledger counts.
 MOST_NUMBER: Final = 2**63 - 1
-_HEX: Final = re.compile("(?:[0-9a-f]{2})*")
 _DIGEST_DIGITS: Final = 64
+_DEEPEST: Final = 16
+# A string that never ends matches to the end of the text, so that each byte is looked at once.
+_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_STEP: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 
 def written_json(value: Any) -> bytes:
@@ -29,8 +32,11 @@ def parse_json(raw: bytes, where: str, most_values: int) -> Any:
     Raises:
         MalformedEvidence: no JSON in UTF-8, too many values, or nested too deep.
     """
-    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > most_values:
+    opening = raw.count(b"[") + raw.count(b"{")
+    if opening + raw.count(b",") > most_values:
         raise MalformedEvidence(f"{where}: more than {most_values} values; expected no more")
+    if opening > _DEEPEST and _depth(raw) > _DEEPEST:
+        raise MalformedEvidence(f"{where}: nested more than {_DEEPEST} deep; expected no more")
     try:
         return json.loads(str(raw, "utf-8"), parse_constant=_refuse, parse_float=_refuse)
     except (ValueError, RecursionError) as cause:
@@ -63,9 +69,14 @@ def text_of(value: Any, where: str) -> str:
 def bytes_of(value: Any, where: str) -> bytes:
     """Bytes in lower-case hexadecimal."""
     text = text_of(value, where)
-    if not _HEX.fullmatch(text):
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError:
+        raw = b""
+    # It also takes spaces and capitals.
+    if raw.hex() != text:
         raise MalformedEvidence(f"{where}: got {text[:40]!r}, expected hexadecimal digits in lower case")
-    return bytes.fromhex(text)
+    return raw
 
 
 def digest_of(value: Any, where: str) -> bytes:
@@ -74,6 +85,15 @@ def digest_of(value: Any, where: str) -> bytes:
     if 2 * len(raw) != _DIGEST_DIGITS:
         raise MalformedEvidence(f"{where}: got {len(raw)} bytes, expected 32")
     return raw
+
+
+def _depth(raw: bytes) -> int:
+    """How deep objects and lists are nested. The parser recurses in C, and may end the process on what is too deep."""
+    depth = deepest = 0
+    for found in _STRUCTURE.finditer(raw):
+        depth += _STEP.get(found[0], 0)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _refuse(text: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -95,12 +95,14 @@ def opened(path: Path, progress: Progress | None = None) -> Iterator[OpenedPack]
         MalformedEvidence: no pack, or one that breaks the format or its limits.
     """
     tell = progress or (lambda phase, done, total: None)
-    with Container(path) as container, tempfile.TemporaryDirectory(prefix="fl-node-pack-") as scratch:
+    with ExitStack() as stack:
+        container = stack.enter_context(Container(path))
         manifest, digest = _manifest(container)
         altered = altered_files(container, manifest, tell)
         if altered:
             raise AlteredEvidence(path, altered)
-        with _Reader(container, manifest, Path(scratch)).read() as (means, chosen, log):
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fl-node-pack-")))
+        with _Reader(container, manifest, scratch).read() as (means, chosen, log):
             reader = _Proofs(container, manifest, chosen, log)
             yield OpenedPack(
                 manifest=manifest,
