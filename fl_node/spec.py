@@ -34,6 +34,9 @@ from fl_node.tables import (
 
 MARKER = "# ---- deployment: written by the deployer; not part of the spec ----\n"
 
+_MOST_DOTS = 200
+_LONGEST_TOLD = 300
+
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -151,10 +154,15 @@ def validated(model: type[T], table: dict[str, Any], where: str) -> T:
 
 
 def _toml(raw: bytes, where: str) -> dict[str, Any]:
+    # A key of n parts costs the parser memory in the order of n squared, and a stranger may have written the file.
+    if any(line.count(b".") > _MOST_DOTS for line in raw.split(b"\n")):
+        raise SpecError(f"{where} has a line with more than {_MOST_DOTS} dots, which no key or value of a spec needs")
     try:
         return tomllib.loads(raw.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as cause:
+    except ValueError as cause:  # no UTF-8, no TOML, or a number of thousands of digits
         raise SpecError(f"{where} is not valid TOML: {cause}") from cause
+    except RecursionError as cause:
+        raise SpecError(f"{where} is nested too deep; expected tables of plain values") from cause
 
 
 def _tuples(value: Any) -> Any:
@@ -175,9 +183,15 @@ def _explain(model: type[BaseModel], error: Any, where: str) -> str:
             owner = owner.model_fields[part].annotation
         known = sorted(getattr(owner, "model_fields", {}))
         hint = did_you_mean(location[-1], known)
-        return f"{where}: unknown key {key} = {error['input']!r}{hint} Known here: {', '.join(known)}"
+        return f"{where}: unknown key {key} = {_told(error['input'])}{hint} Known here: {', '.join(known)}"
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         allowed = re.findall("'([^']*)'", error["ctx"]["expected"])
         hint = did_you_mean(error["input"], allowed) or ";"
-        return f"{where}: {key} = {error['input']!r}{hint} expected one of {', '.join(allowed)}"
-    return f"{where}: {key} = {error['input']!r}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+        return f"{where}: {key} = {_told(error['input'])}{hint} expected one of {', '.join(allowed)}"
+    return f"{where}: {key} = {_told(error['input'])}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _told(value: object) -> str:
+    """A value as a message tells it: a stranger's may be as long as its file."""
+    shown = repr(value)
+    return shown if len(shown) <= _LONGEST_TOLD else f"{shown[:_LONGEST_TOLD]}..."

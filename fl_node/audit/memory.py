@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from fl_node.audit.means import Holders
 from fl_node.content.cid import Cid
 from fl_node.content.protocol import ContentStore, Held
+from fl_node.content.unixfs import build
 from fl_node.errors import ContentMismatch, ContentUnavailable
 from fl_node.ledger.chain_look import Block
 from fl_node.records import UpdateRef
@@ -31,7 +32,7 @@ class StoreBlobs:
             store = self._stores[number]
             try:
                 if store.has(cid):
-                    return store.hold(cid, max_bytes)
+                    return _checked(cid, store.hold(cid, max_bytes))
             except ContentUnavailable:
                 continue
             except ContentMismatch as cause:
@@ -52,6 +53,18 @@ class StoreBlobs:
     def where(self, cid: Cid) -> str:
         """No gateway is known."""
         return ""
+
+
+def _checked(cid: Cid, held: Held) -> Held:
+    """A store of somebody else's making may give other bytes than it was asked for.
+
+    Raises:
+        ContentMismatch: it does.
+    """
+    got = build(held.data).root
+    if got != cid:
+        raise ContentMismatch(f"a store gave bytes with the CID {got}, expected {cid}; name another one that has it")
+    return held
 
 
 class MemoryTransactions:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from typing import Final
+
 from fl_node.audit.means import Means
 from fl_node.audit.verdicts import Finding, Result
 from fl_node.content.cid import Cid
-from fl_node.errors import ChainUnavailable, ContentError, ContentMalformed, ContentMismatch, MalformedWeights
+from fl_node.errors import (
+    ChainUnavailable,
+    ContentError,
+    ContentMalformed,
+    ContentMismatch,
+    ContentTooLarge,
+    MalformedWeights,
+)
 from fl_node.ledger.deploy import committed_artifact
 from fl_node.merging import weights
 from fl_node.merging.personal import published
@@ -13,7 +23,7 @@ from fl_node.merging.weights import Tensors
 from fl_node.records import Flag
 
 NAME = "opening"
-_MOST_BYTES = 1 << 40
+_MOST_BYTES: Final = 1 << 40
 
 
 def code(means: Means) -> Finding:
@@ -55,8 +65,10 @@ def genesis(means: Means) -> tuple[Finding, Tensors | None]:
     cid = Cid("dag-pb" if opened.genesis_flags & Flag.DAG_PB else "raw", opened.genesis_content)
     data = {"cid": str(cid)}
     try:
-        held = means.blobs.hold(cid, _MOST_BYTES)
+        held = means.blobs.hold(cid, _most_bytes())
         whole = weights.decode(held.data).tensors
+    except ContentTooLarge as cause:
+        return Finding(NAME, Result.UNKNOWN, f"the genesis is too large for this machine: {cause}", data), None
     except (ContentMismatch, MalformedWeights) as cause:
         if isinstance(cause, ContentMalformed | MalformedWeights):
             return Finding(NAME, Result.FAILED, f"the genesis cannot be read: {cause}", data), None
@@ -69,3 +81,10 @@ def genesis(means: Means) -> tuple[Finding, Tensors | None]:
         return Finding(NAME, Result.FAILED, text, data), None
     shared = whole if means.federation is None else published(means.federation.spec, whole)
     return Finding(NAME, Result.OK, f"the genesis weights are the ledger's, {digest.hex()}", data), shared
+
+
+def _most_bytes() -> int:
+    """What is taken of a genesis at most. How large a model is nobody can tell before its genesis is there, and whoever
+    opened the ledger can name anything: so no more than a part of this machine's memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(_MOST_BYTES, memory // 4)
