@@ -33,6 +33,7 @@ from fl_node.errors import (
 from fl_node.journal import Journal
 from fl_node.ledger.checkpoint import MAX_NOTE_BYTES
 from fl_node.ledger.index import LedgerIndex
+from fl_node.ledger.log_store import LogStore
 from fl_node.ledger.note_folder import NoteFolder
 from fl_node.ledger.rpc import RpcLedger
 from fl_node.ledger.sender import Patience
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 GENESIS_LABEL = "genesis"
 SPEC_LABEL = "spec"
+INDEX_NAME = "index.sqlite"
 _MAX_GENESIS_BYTES = 1 << 40
 _ASK_S = 2.0
 _SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.2, 10.0
@@ -86,7 +88,7 @@ def assembled(
             stack.callback(ledger.close)
             for settled in ledger.recover():
                 emit(Event("recovered", f"left open by an earlier run: {settled.label} is {settled.outcome}", {}))
-            index = LedgerIndex(state / "index.sqlite", ledger, federation.spec.rounds.depth)
+            index = LedgerIndex(state / INDEX_NAME, ledger, federation.spec.rounds.depth)
             stack.callback(index.close)
             index.sync()
             prefix = Prefix(index.entries())
@@ -109,10 +111,13 @@ def assembled(
         with watch.phase("data"):
             trainer = _trainer(config, federation, number, schema)
         notes = NoteFolder(state / "checkpoints")
-        routes = log_routes(index, notes)
+        # A connection of its own: whoever asks for tiles must not have a round wait for the index.
+        log = LogStore(state / INDEX_NAME)
+        stack.callback(log.close)
+        routes = log_routes(log, notes)
         gateway = stack.enter_context(Gateway(store, config.host, config.port, routes=routes))
         if config.checkpoint_every:
-            stack.enter_context(_witness(config, index, signer, notes, fetcher, emit))
+            stack.enter_context(_witness(config, log, signer, notes, fetcher, emit))
         peer = Peer(
             spec=federation.spec,
             number=number,
@@ -138,7 +143,7 @@ def keep_spec(federation: Federation, store: ContentStore) -> None:
     """Serve the spec by its digest, for ever: who has no more than the contract's address gets the rules as well."""
     spec = federation.spec_bytes
     if len(spec) <= CHUNK_BYTES:  # a larger one has no CID that follows from its digest
-        store.add(spec, label=SPEC_LABEL)
+        store.add(spec, label=SPEC_LABEL, durable=False)
 
 
 def load_genesis(
@@ -196,13 +201,13 @@ def genesis_cid(opened: LedgerOpened) -> Cid:
 
 
 def _witness(
-    config: NodeConfig, index: LedgerIndex, signer: keys.Signer, notes: NoteFolder, fetcher: Fetcher, emit: Emit
+    config: NodeConfig, log: LogStore, signer: keys.Signer, notes: NoteFolder, fetcher: Fetcher, emit: Emit
 ) -> Witness:
     def ask(endpoint: str) -> bytes:
         return fetcher.document("/checkpoint", MAX_NOTE_BYTES, endpoint, timeout_s=_ASK_S)
 
     period_s = min(max(config.poll_s, _SHORTEST_LOOK_S), _LONGEST_LOOK_S)
-    return Witness(index, signer, notes, ask, emit, every=config.checkpoint_every, period_s=period_s)
+    return Witness(log, signer, notes, ask, emit, every=config.checkpoint_every, period_s=period_s)
 
 
 def _state_folder(folder: Path) -> Path:

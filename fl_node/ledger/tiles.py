@@ -117,7 +117,7 @@ class TileLog:
 
     Args:
         get: where tiles come from. What it raises is passed on.
-        size, root: what to believe, from a checkpoint or a contract.
+        size, root: what to believe, from a checkpoint or a contract. Whoever names the size says how much is read.
         jobs: tiles to ask for at a time.
     """
 
@@ -149,9 +149,14 @@ class TileLog:
             if tree.leaf_hash(entry) != leaf:
                 raise _altered(tile, f"entry {number * WIDTH + at} has another leaf than the tree")
         try:
-            return [raw_log(entry) for entry in entries]
+            logs = [raw_log(entry) for entry in entries]
         except ValueError as cause:
-            raise _altered(tile, f"an entry in it is no event log: {cause}") from cause
+            raise MalformedEvidence(f"an entry of {tile.path} is no event log: {cause}; the log is not ours") from cause
+        for at, log in enumerate(logs, start=number * WIDTH):
+            # The same tile again and again would make a tree as well.
+            if codec.index_of(log.topics) != at:
+                raise MalformedEvidence(f"entry {at} of {tile.path} has another index in it; the log is not ours")
+        return logs
 
     def _hashes(self, level: int, number: int) -> list[bytes]:
         """A tile's hashes, checked against what stands above it."""

@@ -194,6 +194,21 @@ def test_nothing_is_given_before_it_is_checked() -> None:
     assert [raw.data for raw in given] == [entry.data for entry in log.entries(0, len(given))]
 
 
+def test_a_tree_over_one_tile_again_and_again_is_not_read_for_ever() -> None:
+    """Whoever signs a size and a root may have made both up; the entries say where they stand."""
+    log = log_of(1000)
+    leaves, entries = Tile(0, 0).read(log), Tile(None, 0).read(log)
+    hashes = [leaves[at : at + 32] for at in range(0, len(leaves), 32)]
+    root = tree.root([tree.root(hashes)] * 256)
+    files = {f"tile/0/{n:03d}": leaves for n in range(256)} | {f"tile/entries/{n:03d}": entries for n in range(256)}
+    files |= {"tile/1/000": tree.root(hashes) * 256, "tile/2/000.p/1": root}
+    given = []
+    with pytest.raises(MalformedEvidence, match="entry 256 of tile/entries/001 has another index"):
+        for raw in TileLog(Served(log, files), 65_536, root).logs():
+            given.append(raw)
+    assert len(given) == 256
+
+
 def test_what_the_source_raises_is_passed_on() -> None:
     def nowhere(path: str) -> bytes:
         raise ContentUnavailable(f"nobody has {path}")
