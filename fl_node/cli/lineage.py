@@ -16,8 +16,8 @@ from fl_node.cli.settings import settings_of
 from fl_node.errors import UsageError
 from fl_node.lineage import Lineage, prov_json, trace, trace_site
 from fl_node.lineage.dot import dot
-from fl_node.lineage.graph import as_json
 from fl_node.lineage.svg import svg
+from fl_node.lineage.told import as_json
 from fl_node.lineage.tree import tree
 from fl_node.prefix import Prefix
 from fl_node.spec import Spec
@@ -36,10 +36,11 @@ def lineage(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--levels {arguments.levels}: expected 1 or more, or 0 for all")
     form = "json" if arguments.json else arguments.format
     with _log(arguments) as (spec, prefix):
-        found = _found(arguments, prefix, arguments.levels or 0)
-        if form == "tree" and arguments.levels is None:
-            found = _found(arguments, prefix, _levels_that_fit(found))
-        text = _text(form, found, prefix, spec)
+        found = _found(arguments, prefix)
+        levels = arguments.levels
+        if levels is None:
+            levels = _levels_that_fit(found) if form == "tree" else 0
+        text = _text(form, found.within(levels), prefix, spec)
     _write(text, arguments.out)
     return 0
 
@@ -56,11 +57,11 @@ def _log(arguments: argparse.Namespace) -> Iterator[tuple[Spec | None, Prefix]]:
         yield None if means.federation is None else means.federation.spec, means.prefix
 
 
-def _found(arguments: argparse.Namespace, prefix: Prefix, levels: int) -> Lineage:
+def _found(arguments: argparse.Namespace, prefix: Prefix) -> Lineage:
     if arguments.update is not None:
-        return trace(prefix, find_update(prefix, arguments.update).ref, arguments.direction, levels)
+        return trace(prefix, find_update(prefix, arguments.update).ref, arguments.direction)
     try:
-        return trace_site(prefix, arguments.site, levels)
+        return trace_site(prefix, arguments.site)
     except LookupError as cause:
         known = ", ".join(sorted({facts.site for facts in prefix.peers()}))
         raise UsageError(f"--site {arguments.site}: {cause}; the members' sites are {known[:500]}") from cause

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fl_node.lineage import colours, words
-from fl_node.lineage.graph import Lineage
+from fl_node.lineage.kin import Lineage
 from fl_node.lineage.names import for_dot
 from fl_node.records import UpdateRef
 

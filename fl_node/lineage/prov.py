@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fl_node.content.cid import Cid
-from fl_node.lineage.graph import Edge, Lineage, Relatives
+from fl_node.lineage.kin import Edge, Lineage, Relatives
 from fl_node.prefix import PeerFacts, Prefix, UpdateEntry
 from fl_node.records import ZERO32, Flag, Rule, UpdateRef
 from fl_node.spec import Spec

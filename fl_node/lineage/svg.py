@@ -9,7 +9,7 @@ from typing import Final
 
 from fl_node.errors import UsageError
 from fl_node.lineage import colours, words
-from fl_node.lineage.graph import Edge, Lineage, Relative
+from fl_node.lineage.kin import Edge, Lineage, Relative
 from fl_node.lineage.names import for_xml
 from fl_node.prefix import UpdateEntry
 from fl_node.records import PPM, UpdateRef

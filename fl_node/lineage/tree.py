@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fl_node.lineage import words
-from fl_node.lineage.graph import Lineage, OfSite, Relative, Relatives
+from fl_node.lineage.kin import Lineage, OfSite, Relative, Relatives
 from fl_node.lineage.names import visible
 from fl_node.prefix import UpdateEntry
 from fl_node.records import UpdateRef

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from fl_node.lineage.graph import Edge, Lineage, Relative
+from fl_node.lineage.kin import Edge, Lineage, Relative
 from fl_node.prefix import UpdateEntry
-from fl_node.records import UpdateRef
 
 
 def percentage(share: float) -> str:
@@ -58,7 +57,3 @@ def subject(lineage: Lineage) -> str:
         return f"all updates of {lineage.site}"
     root = lineage.roots[0]
     return f"update {root.ref} of {lineage.sites[root.ref.peer]}"
-
-
-def name(ref: UpdateRef | None) -> str:
-    return "genesis" if ref is None else str(ref)
