@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
 import time
@@ -468,3 +469,29 @@ def test_a_checkpoint_of_a_made_up_past_of_the_ledger_is_no_excuse(bench: Bench)
     bench.serves(2, checkpoint.sign(empty, SIGNERS[1]))
     bench.witness(every=100).look()
     assert "checkpoint-failed" not in bench.kinds() and bench.folder.others() == {}
+
+
+def test_the_routes_of_a_log(bench: Bench) -> None:
+    with Gateway(MemoryStore(), routes=log_routes(bench.index, bench.folder)) as gateway:
+
+        def asked(path: str) -> tuple[int, str, bytes]:
+            connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=10)
+            connection.request("GET", path)
+            response = connection.getresponse()
+            body = response.read()
+            connection.close()
+            return response.status, response.headers["Content-Type"], body
+
+        assert asked("/checkpoint")[0] == asked("/checkpoints")[0] == 404
+        for path in ("/tile/", "/tile/0/0", "/tile/entries/001", "/tile/0/000", "/tile/0/000.p/10", "/tile/9/000.p/1"):
+            status, kind, body = asked(path)
+            assert status == 404 and kind.startswith("text/plain") and body, path
+        leaves = b"".join(bench.index.subtrees(0, 0, 9))
+        assert asked("/tile/0/000.p/9") == (200, "application/octet-stream", leaves)
+    bench.witness().look()
+    bench.folder.keep_other(SIGNERS[1].address, signed_of(bench, 2, 7))
+    with Gateway(MemoryStore(), routes=log_routes(bench.index, bench.folder)) as gateway:
+        own = bench.folder.own(8)
+        assert own is not None
+        assert asked("/checkpoint") == (200, "text/plain; charset=utf-8", own.note)
+        assert checkpoint.parse_all(asked("/checkpoints")[2]) == [own, signed_of(bench, 2, 7)]
