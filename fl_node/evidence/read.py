@@ -40,6 +40,8 @@ from fl_node.spec import Federation, parse_federation
 from fl_node.supply import cid_of_update
 
 _MOST_TOLD: Final = 50
+#: Of a log whose index is not worth a file.
+_IN_MEMORY_BYTES: Final = 16 << 20
 #: What it is, and its index.
 _FEWEST_TOPICS: Final = 2
 
@@ -157,7 +159,8 @@ class _Reader:
         log = self._tree(logs)
         identity = self._identity(logs)
         kept = KeptLog(identity, replace(self._manifest.head, highest_round=self._highest_round), logs)
-        with LedgerIndex(self._scratch / "index.sqlite", kept) as index:
+        small = sum(file.size for file in self._kinds[layout.LOG]) <= _IN_MEMORY_BYTES
+        with LedgerIndex(":memory:" if small else self._scratch / "index.sqlite", kept) as index:
             index.sync()
             entries = index.entries()
             prefix = _prefix(entries)
