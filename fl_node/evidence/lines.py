@@ -108,7 +108,7 @@ def in_files(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
     for line in lines:
         if len(line) > limits.MOST_LINE_BYTES:
             raise MalformedEvidence(f"a line of this pack would have {len(line)} bytes, more than a pack may have")
-        if len(file) == limits.MOST_LINES or size + len(line) > limits.MOST_LINES_BYTES:
+        if file and (len(file) == limits.MOST_LINES or size + len(line) > limits.MOST_LINES_BYTES):
             yield file
             file, size = [], 0
         file.append(line)
