@@ -85,6 +85,9 @@ class Blocks(Protocol):
     def code(self) -> bytes:
         """The contract's code."""
 
+    def highest_round(self) -> int:
+        """The highest round on the ledger at the latest block, which may be beyond the log that is audited."""
+
 
 @dataclass(frozen=True, slots=True)
 class Means:

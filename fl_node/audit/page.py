@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from fl_node.audit.told import alike
 from fl_node.audit.verdicts import CHECKS, Result
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -117,19 +118,20 @@ def _count(number: int, result: Result) -> str:
 
 def _trouble(told: Mapping[str, Any]) -> list[str]:
     """What is not ``ok``, failures first."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    found: dict[tuple[str, str, str], tuple[str, list[str]]] = {}
     for item in told["findings"]:
         if item["result"] != Result.OK:
-            found.setdefault((item["result"], item["check"], item["detail"]), [])
+            found[(item["result"], item["check"], item["detail"])] = (item["detail"], [])
     for update in told["updates"]:
         for item in update["findings"]:
             if item["result"] != Result.OK:
-                found.setdefault((item["result"], item["check"], item["detail"]), []).append(update["update"])
+                key = (item["result"], item["check"], alike(item["detail"]))
+                found.setdefault(key, (item["detail"], []))[1].append(update["update"])
     if not found:
         return []
     order = [result.value for result in Result]
     items = []
-    for (result, check, detail), refs in sorted(found.items(), key=lambda one: -order.index(one[0][0])):
+    for (result, check, _), (detail, refs) in sorted(found.items(), key=lambda one: -order.index(one[0][0])):
         whom = f"<strong>{_text(', '.join(refs[:12]))}{' …' if len(refs) > 12 else ''}</strong>: " if refs else ""
         label = f'<span class="{_word(result)}">{_sign(result)} {_text(result)}</span> {_text(check)}'
         items.append(f"{label}: {whom}{_text(detail)}")

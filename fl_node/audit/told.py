@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from fl_node.audit.means import Means
 from fl_node.audit.verdicts import BY_NAME, CHECKS, Finding, Report, Result, UpdateVerdict
 from fl_node.content.cid import Cid
 from fl_node.prefix import UpdateEntry
 from fl_node.supply import cid_of_update
+
+#: Names of updates, CIDs, hexadecimal digits with a number among them, numbers, and lists of any of these.
+_ONE_OF_A_KIND: Final = re.compile(
+    r"(?:baf[a-z2-7]{56}|\b0x[0-9a-f]+|\b(?=[0-9a-f]*[0-9])[0-9a-f]+(?:[#.][0-9]+)*\b)"
+    r"(?:, (?:baf[a-z2-7]{56}|\b0x[0-9a-f]+|\b(?=[0-9a-f]*[0-9])[0-9a-f]+(?:[#.][0-9]+)*\b))*"
+)
 
 
 def as_json(report: Report, fail_on: str, repeats: Mapping[tuple[str, str], str] | None = None) -> dict[str, Any]:
@@ -77,16 +84,27 @@ def counts(report: Report) -> dict[str, Counter[str]]:
     return {name: by_result for name, by_result in found.items() if by_result}
 
 
+def alike(detail: str) -> str:
+    """A finding's words without what is one update's alone: names, digests, numbers. Those that are equal so tell the
+    same of several updates.
+
+    >>> alike("2#1 has 3 parents, base 0fe1")
+    '# has # parents, base #'
+    """
+    return _ONE_OF_A_KIND.sub("#", detail)
+
+
 def grouped(report: Report) -> list[tuple[Finding, list[UpdateVerdict]]]:
-    """Findings that are not ``ok``, the gravest first; those that say the same of several updates together."""
+    """Findings that are not ``ok``, the gravest first; those that say the same of several updates together, in the
+    words of the first."""
     groups: dict[tuple[str, str, str], tuple[Finding, list[UpdateVerdict]]] = {}
     for finding in report.findings:
         if finding.result is not Result.OK:
-            groups[(finding.check, finding.result, finding.detail)] = (finding, [])
+            groups[(finding.check, finding.result, finding.detail)] = (finding, [])  # each a thing of its own
     for update in report.updates:
         for finding in update.findings:
             if finding.result is not Result.OK:
-                key = (finding.check, finding.result, finding.detail)
+                key = (finding.check, finding.result, alike(finding.detail))
                 groups.setdefault(key, (finding, []))[1].append(update)
     order = list(Result)
     return sorted(groups.values(), key=lambda group: (-order.index(group[0].result), BY_NAME[group[0].check].number))

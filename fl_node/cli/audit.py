@@ -172,7 +172,8 @@ def _show_group(console: Console, finding: Finding, refs: list[str], told: Mappi
     named = ", ".join(refs[:6]) + (f" and {len(refs) - 6} more" if len(refs) > 6 else "")
     aside = "" if finding.asked else " (not asked for)"
     console.print(f"{finding.result.value}: {finding.check}{aside}", style=_STYLES[finding.result], end="")
-    console.print(f": {named + ': ' if refs else ''}{safe(finding.detail)}", soft_wrap=True)
+    first = " (of the first)" if len(refs) > 1 else ""
+    console.print(f": {named + first + ': ' if refs else ''}{safe(finding.detail)}", soft_wrap=True)
     if refs and finding.result in (Result.FAILED, Result.SUSPICIOUS, Result.CONTRADICTED):
         for update in told["updates"]:
             if update["update"] == refs[0]:

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 from eth_hash.auto import keccak
 
 from fl_node.errors import ChainUnavailable
+from fl_node.ledger import views
 from fl_node.ledger.signed_tx import MOST_BYTES, raw_transaction
 from fl_node.ledger.transport import Request, Rpc, RpcError, quantity, raw_bytes
 
@@ -76,6 +77,12 @@ class RpcBlocks:
     def code(self) -> bytes:
         """The contract's code."""
         return raw_bytes(self._asked("eth_getCode", self._contract, "latest"))
+
+    def highest_round(self) -> int:
+        """The highest round that the contract has now."""
+        data = "0x" + views.state_call().hex()
+        answer = self._rpc.call("eth_call", {"to": self._contract, "data": data}, "latest")
+        return views.read_state(raw_bytes(answer)).highest_round
 
     def _asked(self, method: str, *params: Any) -> Any:
         try:
