@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fl_node.content.cid import Cid
 from fl_node.content.endpoints import Endpoint, parse_endpoint
@@ -79,6 +79,8 @@ def gather(peer: Peer, candidates: Sequence[UpdateEntry], excusable: frozenset[U
             results = [_usable(peer, entry) for entry in candidates]
     for entry, result in zip(candidates, results, strict=True):
         if isinstance(result, Failure):
+            if entry.ref.peer == peer.number:  # nobody objects to its own: it withdraws it, and that is what it tells
+                result = replace(result, reason=Reason.WITHDRAWN)
             failures[entry.ref] = result
             peer.emit(
                 Event("left-out", f"left out {entry.ref}: {result.message}", {"update": str(entry.ref)}),
