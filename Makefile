@@ -7,8 +7,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 ARGS   ?=
+# The oldest version that is allowed. Audits must come to the same digests under it as under the one of constraints.txt.
+OLD_NUMPY := 2.0.2
 
-.PHONY: help demo test check bench clean contract-test coverage slither
+.PHONY: help demo test soak check bench clean contract-test coverage slither
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -16,14 +18,14 @@ help:  ## list the targets
 demo: $(STAMPS)/install $(STAMPS)/chain  ## run a federation on this machine; ARGS="--peers 6 --rounds 3"
 	@$(BIN)/fl-node demo $(ARGS)
 
-test: $(STAMPS)/test $(STAMPS)/chain  ## every test: Python, contract, other implementations
+test: $(STAMPS)/test $(STAMPS)/chain $(STAMPS)/old-numpy  ## every test: Python, contract, other implementations
 	$(MAKE) contract-test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q $(ARGS)
 
 contract-test: $(STAMPS)/chain  ## forge tests, gas snapshot, coverage of the contract
 	$(MAKE) -C hardhat-network test
 
-coverage: $(STAMPS)/test $(STAMPS)/chain  ## which lines of the Python packages the tests reach
+coverage: $(STAMPS)/test $(STAMPS)/chain $(STAMPS)/old-numpy  ## which lines of the Python packages the tests reach
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q --cov=fl_node --cov-report=term-missing:skip-covered $(ARGS)
 
 check: $(STAMPS)/test $(STAMPS)/chain  ## ruff, mypy --strict, import-linter, docs
@@ -32,6 +34,9 @@ check: $(STAMPS)/test $(STAMPS)/chain  ## ruff, mypy --strict, import-linter, do
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/docs
+
+soak: $(STAMPS)/test $(STAMPS)/chain  ## long tests: fifty seeds of honest federations of every preset, audited
+	FL_NODE_SOAK_SEEDS=50 $(BIN)/python -m pytest -n 2 -q tests/audit/test_audit_honest.py $(ARGS)
 
 bench: $(STAMPS)/test $(STAMPS)/chain  ## measure; writes benchmarks/results
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -53,6 +58,10 @@ $(STAMPS)/install: $(STAMPS)/venv pyproject.toml constraints.txt
 
 $(STAMPS)/test: $(STAMPS)/install
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,kubo,simulate,compile,ui,test]'
+	@touch $@
+
+$(STAMPS)/old-numpy: $(STAMPS)/venv Makefile
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/old-numpy numpy==$(OLD_NUMPY)
 	@touch $@
 
 $(STAMPS)/chain: $(STAMPS)/venv hardhat-network/package-lock.json
