@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -19,12 +17,11 @@ from fl_node.content.cid import Cid
 from fl_node.content.endpoints import Endpoint, parse_endpoint
 from fl_node.content.fetch import Fetcher
 from fl_node.content.protocol import ContentStore, Held
+from fl_node.content.spool import spooled
 from fl_node.errors import ContentError, ContentMismatch, ContentUnavailable, UsageError
 from fl_node.prefix import Prefix
 from fl_node.records import UpdateRef
 
-#: Larger files are kept on disk while they are in use.
-_SPOOLED_BYTES: Final = 8 << 20
 _PROBE_S: Final = 5.0
 
 
@@ -164,22 +161,12 @@ class GatewayBlobs:
             return None
 
     def _spooled(self, data: memoryview) -> Held:
-        """Large files go to a nameless file on disk, so that memory holds only what is being read."""
-        if data.nbytes < _SPOOLED_BYTES or self._scratch is None:
+        if self._scratch is None:
             return Held(data)
         try:
-            with tempfile.TemporaryFile(dir=self._scratch) as file:
-                file.write(data)
-                file.flush()
-                mapped = mmap.mmap(file.fileno(), data.nbytes, access=mmap.ACCESS_READ)
+            return spooled([data], data.nbytes, self._scratch)
         except OSError:
             return Held(data)  # no room on the disk: memory will have to do
-
-        def forget() -> None:
-            if hasattr(mmap, "MADV_DONTNEED"):
-                mapped.madvise(mmap.MADV_DONTNEED)
-
-        return Held(memoryview(mapped), forget)
 
 
 def announced(prefix: Prefix) -> dict[int, Endpoint]:

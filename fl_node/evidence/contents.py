@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import mmap
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from fl_node.audit.means import Holders
 from fl_node.content import car
 from fl_node.content.cid import Cid
 from fl_node.content.protocol import Held
+from fl_node.content.spool import spooled
 from fl_node.content.unixfs import build
 from fl_node.errors import ContentMismatch, ContentUnavailable
 from fl_node.evidence.container import Container, Member
 from fl_node.evidence.lines import read_transaction
 from fl_node.records import UpdateRef
-
-#: Larger files are kept on disk while they are in use.
-_SPOOLED_BYTES: Final = 8 << 20
 
 
 class PackBlobs:
@@ -52,7 +47,7 @@ class PackBlobs:
             raise type(cause)(f"{member.name}: {cause}") from cause
         if dag.root != cid:
             raise ContentMismatch(f"{member.name} in the pack holds {dag.root}")
-        return self._held((part(at, size) for at, size in leaves), dag.size_bytes)
+        return spooled((part(at, size) for at, size in leaves), dag.size_bytes, self._scratch)
 
     def asked(self, cid: Cid, ref: UpdateRef | None = None) -> Holders | None:
         """Nobody."""
@@ -65,25 +60,11 @@ class PackBlobs:
     def _plain(self, cid: Cid, member: Member, max_bytes: int) -> Held:
         if member.size > max_bytes:
             raise ContentMismatch(f"{member.name} in the pack has {member.size} bytes, expected at most {max_bytes}")
-        held = self._held(self._container.pieces(member), member.size)
+        held = spooled(self._container.pieces(member), member.size, self._scratch)
         if (found := build(held.data).root) != cid:
             raise ContentMismatch(f"{member.name} in the pack holds {found}, expected {cid}")
         held.forget()
         return held
-
-    def _held(self, pieces: Iterable[bytes], size: int) -> Held:
-        if size <= _SPOOLED_BYTES:
-            return Held(b"".join(pieces))
-        with tempfile.TemporaryFile(dir=self._scratch) as file:
-            file.writelines(pieces)
-            file.flush()
-            mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-
-        def forget() -> None:
-            if hasattr(mmap, "MADV_DONTNEED"):
-                mapped.madvise(mmap.MADV_DONTNEED)
-
-        return Held(memoryview(mapped), forget)
 
 
 class PackTransactions:
