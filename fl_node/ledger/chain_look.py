@@ -81,7 +81,7 @@ class RpcBlocks:
     def highest_round(self) -> int:
         """The highest round that the contract has now."""
         data = "0x" + views.state_call().hex()
-        answer = self._rpc.call("eth_call", {"to": self._contract, "data": data}, "latest")
+        answer = self._asked("eth_call", {"to": self._contract, "data": data}, "latest")
         return views.read_state(raw_bytes(answer)).highest_round
 
     def _asked(self, method: str, *params: Any) -> Any:
