@@ -233,7 +233,7 @@ def folded(entries: Sequence[Entry]) -> Prefix:
         prefix = Prefix(entries)
     except InconsistentLog:
         prefix = _up_to_the_bad_one(entries)
-    if not prefix.size:
+    if not entries or not isinstance(entries[0].body, LedgerOpened):
         raise InconsistentLog("the log has no entry 0 that opens a ledger; expected one: is this a model ledger?")
     return prefix
 
