@@ -245,11 +245,14 @@ def _near(peer: Peer, draft: Draft) -> Draft:
     come before the transaction does.
 
     Raises:
-        Moved: others wrote so much meanwhile that the round has to be played again.
+        Moved: others wrote so much meanwhile that the round has to be played again, or the log that it saw is gone.
     """
     peer.sync()
+    if draft.seen > peer.prefix.size or peer.index.root(draft.seen) != draft.seen_root:
+        # What was dropped has been sent again by now: the contract would take an update that saw another log.
+        raise Moved(f"the log that round {draft.round} saw is not the beginning of the log any more")
     lag, most = peer.prefix.size - draft.seen, peer.spec.rounds.max_lag
-    if lag <= most // 2 or draft.seen > peer.prefix.size:
+    if lag <= most // 2:
         return draft
     revised = _revised(peer, draft, peer.chain_time_s())
     if revised is None:
