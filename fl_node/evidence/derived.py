@@ -13,7 +13,7 @@ from fl_node.prefix import Prefix
 from fl_node.spec import Spec
 
 #: A document of more takes more memory than it is worth; `fl-node lineage --pack` still answers about one update.
-MOST_UPDATES: Final = 20_000
+MOST_UPDATES: Final = 5_000
 _NONE: Final = Relatives((), (), 0, None, 0, True)
 
 

@@ -16,7 +16,7 @@ MOST_MANIFEST_BYTES: Final = 48 << 20
 MOST_TEXT_BYTES: Final = 1 << 20
 MOST_NOTE_BYTES: Final = 1 << 16
 MOST_REPORT_BYTES: Final = 1 << 20
-MOST_LINEAGE_BYTES: Final = 256 << 20
+MOST_LINEAGE_BYTES: Final = 64 << 20
 MOST_WEIGHTS_BYTES: Final = 1 << 35
 #: Weights in a CAR take a section head for each MiB and a node for each GiB more.
 MOST_CAR_BYTES: Final = MOST_WEIGHTS_BYTES + (MOST_WEIGHTS_BYTES >> 10)

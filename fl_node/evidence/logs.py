@@ -1,18 +1,21 @@
-"""A pack's log: its lines read one file at a time, checked for order, never all in memory at once."""
+"""A pack's log: its lines read one file at a time, checked for order, and not all in memory where there are many."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import Final, overload
 
 from fl_node.errors import MalformedEvidence
 from fl_node.evidence.container import Container, Member
 from fl_node.evidence.lines import read_log, split
 from fl_node.ledger.protocol import RawLog
 
+#: Of log files that are read once and kept; of more, one file at a time is in memory.
+_KEPT_BYTES: Final = 64 << 20
+
 
 class PackLogs(Sequence[RawLog]):
-    """The raw logs of all entries. ``counts``: how many lines each file has, by the manifest.
+    """The raw logs of all entries, from these files with so many lines each, by the manifest.
 
     Raises (when read):
         MalformedEvidence: a line that is none, or entries out of order.
@@ -21,7 +24,8 @@ class PackLogs(Sequence[RawLog]):
     def __init__(self, container: Container, files: Sequence[tuple[Member, int]]) -> None:
         self._container, self._files = container, files
         self._size = sum(count for _, count in files)
-        self._read: tuple[int, list[RawLog]] | None = None
+        self._keep = sum(member.size for member, _ in files) <= _KEPT_BYTES
+        self._read: dict[int, list[RawLog]] = {}
 
     def __len__(self) -> int:
         return self._size
@@ -47,9 +51,9 @@ class PackLogs(Sequence[RawLog]):
         raise IndexError(index)
 
     def _file(self, number: int) -> list[RawLog]:
-        """One file's logs; the last one read is remembered."""
-        if self._read is not None and self._read[0] == number:
-            return self._read[1]
+        """One file's logs."""
+        if number in self._read:
+            return self._read[number]
         member, count = self._files[number]
         first = sum(many for _, many in self._files[:number])
         logs = []
@@ -61,5 +65,7 @@ class PackLogs(Sequence[RawLog]):
             logs.append(log)
         if len(logs) != count:
             raise MalformedEvidence(f"{member.name}: got {len(logs)} lines, expected {count} by the manifest")
-        self._read = number, logs
+        if not self._keep:
+            self._read.clear()
+        self._read[number] = logs
         return logs

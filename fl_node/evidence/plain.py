@@ -12,6 +12,7 @@ from fl_node.errors import MalformedEvidence
 MOST_NUMBER: Final = 2**63 - 1
 _DIGEST_DIGITS: Final = 64
 _DEEPEST: Final = 16
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 # A string that never ends matches to the end of the text, so that each byte is looked at once.
 _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _STEP: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
@@ -19,7 +20,7 @@ _STEP: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 def written_json(value: Any) -> bytes:
     """The one way: keys sorted, no white space, ASCII."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def parse_json(raw: bytes, where: str, most_values: int) -> Any:

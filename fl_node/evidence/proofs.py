@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from fl_node.audit.verdicts import Finding, Result
-from fl_node.evidence.lines import Consistency, Inclusion
+from fl_node.errors import MalformedEvidence
+from fl_node.evidence.limits import MOST_FINDINGS
+from fl_node.evidence.lines import (
+    Consistency,
+    Inclusion,
+    consistency_line,
+    inclusion_line,
+    read_consistency,
+    read_inclusion,
+)
 from fl_node.ledger import tree
 from fl_node.ledger.checkpoint import SignedCheckpoint
 from fl_node.prefix import UpdateEntry
@@ -59,19 +68,75 @@ def sizes_to_prove(updates: Iterable[UpdateEntry], checkpoints: Iterable[SignedC
     return sorted(one for one in sizes if 1 <= one <= size)
 
 
-def check_inclusion(proof: Inclusion, log: Tree) -> Finding | None:
-    """What is wrong with a proof: it is exactly the one that the log gives, or it is wrong."""
-    if proof.index < log.size and proof == log.inclusion(proof.index):
-        return None
-    data = {"entry": proof.index, "leaf": proof.leaf.hex()}
-    text = f"the pack's proof of entry {proof.index} does not lead from its leaf to the root"
-    return Finding(_INCLUDED, Result.FAILED, text, data)
+def wrong_inclusion(given: Iterator[tuple[str, bytes]], entries: Iterable[int], log: Tree) -> dict[int, Finding]:
+    """What is wrong with a pack's inclusion proofs, by entry: they are exactly those that the log gives.
+
+    Args:
+        given: the pack's lines, each with where it stands.
+        entries: which ones there must be, in order.
+
+    Raises:
+        MalformedEvidence: proofs of other entries than these, or no proofs at all.
+    """
+    wrong = _wrong(
+        given,
+        entries,
+        lambda index: inclusion_line(log.inclusion(index)),
+        lambda line, where: read_inclusion(line, where).index,
+        "entry {}",
+    )
+    return {
+        index: Finding(
+            _INCLUDED,
+            Result.FAILED,
+            f"the pack's proof of entry {index} does not lead from its leaf to the root",
+            {"entry": index, "leaf": log.leaves[index].hex()},
+        )
+        for index in wrong
+    }
 
 
-def check_consistency(proof: Consistency, log: Tree) -> Finding | None:
-    """What is wrong with a proof that an earlier log is a prefix of this one."""
-    if 1 <= proof.old <= log.size and proof == log.consistency(proof.old):
-        return None
-    data = {"old": proof.old, "old_root": proof.old_root.hex()}
-    text = f"the pack's proof that the first {proof.old} entries are a prefix of all {log.size} does not hold"
-    return Finding(_CONSISTENT, Result.FAILED, text, data)
+def wrong_consistency(given: Iterator[tuple[str, bytes]], sizes: Iterable[int], log: Tree) -> list[Finding]:
+    """As :func:`wrong_inclusion`, of the proofs that the logs of these sizes are prefixes of the whole."""
+    wrong = _wrong(
+        given,
+        sizes,
+        lambda size: consistency_line(log.consistency(size)),
+        lambda line, where: read_consistency(line, where).old,
+        "the first {} entries",
+    )
+    return [
+        Finding(
+            _CONSISTENT,
+            Result.FAILED,
+            f"the pack's proof that the first {size} entries are a prefix of all {log.size} does not hold",
+            {"old": size, "old_root": log.root_at(size).hex()},
+        )
+        for size in wrong
+    ]
+
+
+def _wrong(
+    given: Iterator[tuple[str, bytes]],
+    wanted: Iterable[int],
+    right: Callable[[int], bytes],
+    number_of: Callable[[bytes, str], int],
+    name: str,
+) -> list[int]:
+    found: list[int] = []
+    for number in wanted:
+        where, line = next(given, ("", b""))
+        if not line:
+            raise MalformedEvidence(f"the pack lacks the proof of {name.format(number)}; expected one of each")
+        if line == right(number):
+            continue
+        got = number_of(line, where)
+        if got != number:
+            raise MalformedEvidence(
+                f"{where}: got a proof of {name.format(got)}, expected one of {name.format(number)}"
+            )
+        if len(found) < MOST_FINDINGS:
+            found.append(number)
+    if (left := next(given, None)) is not None:
+        raise MalformedEvidence(f"{left[0]}: a proof more than the pack is to have")
+    return found

@@ -25,7 +25,7 @@ from fl_node.evidence.derived import lineage_bytes
 from fl_node.evidence.digests import Altered, altered_files
 from fl_node.evidence.layout import Listed, Manifest
 from fl_node.evidence.logs import PackLogs
-from fl_node.evidence.proofs import Tree, check_consistency, check_inclusion, sizes_to_prove
+from fl_node.evidence.proofs import Tree, sizes_to_prove, wrong_consistency, wrong_inclusion
 from fl_node.evidence.readme import readme
 from fl_node.evidence.scope import Chosen, choose
 from fl_node.ledger import codec, tree
@@ -105,14 +105,15 @@ def opened(path: Path, progress: Progress | None = None) -> Iterator[OpenedPack]
             raise AlteredEvidence(path, altered)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fl-node-pack-")))
         with _Reader(container, manifest, scratch).read() as (means, chosen, log):
-            reader = _Proofs(container, manifest, chosen, log)
+            kinds = layout.by_kind(manifest.files)
+            sizes = sizes_to_prove(chosen.updates, means.checkpoints, log.size)
             yield OpenedPack(
                 manifest=manifest,
                 digest=digest,
                 means=means,
                 refs=None if manifest.scope.kind == "all" else frozenset(update.ref for update in chosen.updates),
-                by_entry=reader.inclusion(),
-                findings=tuple(reader.consistency(means.checkpoints)),
+                by_entry=wrong_inclusion(_lines(container, kinds[layout.INCLUSION]), chosen.entries, log),
+                findings=tuple(wrong_consistency(_lines(container, kinds[layout.CONSISTENCY]), sizes, log)),
                 notes=tuple(_notes(container, manifest)),
             )
 
@@ -221,11 +222,10 @@ class _Reader:
 
     def _culprit(self, log: Tree) -> str:
         """Which entry is not the one that the pack's own proofs are of."""
-        for file in self._kinds[layout.INCLUSION]:
-            for line in lines.split(self._container.read(self._member(file)), file.path):
-                proof = lines.read_inclusion(line, file.path)
-                if proof.index < log.size and log.leaves[proof.index] != proof.leaf:
-                    return f"entry {proof.index} is not the one that its proof is of"
+        for where, line in _lines(self._container, self._kinds[layout.INCLUSION]):
+            proof = lines.read_inclusion(line, where)
+            if proof.index < log.size and log.leaves[proof.index] != proof.leaf:
+                return f"entry {proof.index} is not the one that its proof is of"
         return "entries were altered, added or left out"
 
     def _identity(self, logs: PackLogs) -> LedgerIdentity:
@@ -314,44 +314,12 @@ class _Reader:
                 )
 
 
-class _Proofs:
-    """The pack's proofs, held against its log. They are exactly those that the scope asks for."""
-
-    def __init__(self, container: Container, manifest: Manifest, chosen: Chosen, log: Tree) -> None:
-        self._container, self._chosen, self._log = container, chosen, log
-        self._kinds = layout.by_kind(manifest.files)
-
-    def inclusion(self) -> dict[int, Finding]:
-        found: dict[int, Finding] = {}
-        wanted = iter(self._chosen.entries)
-        for where, line in self._lines(layout.INCLUSION):
-            proof = lines.read_inclusion(line, where)
-            if proof.index != next(wanted, None):
-                raise MalformedEvidence(f"{where}: the proof of entry {proof.index} has no place here")
-            if len(found) < limits.MOST_FINDINGS and (wrong := check_inclusion(proof, self._log)) is not None:
-                found[proof.index] = wrong
-        if (lacking := next(wanted, None)) is not None:
-            raise MalformedEvidence(f"{layout.INCLUSION}: it lacks the proof of entry {lacking}")
-        return found
-
-    def consistency(self, checkpoints: Sequence[SignedCheckpoint]) -> list[Finding]:
-        found: list[Finding] = []
-        wanted = iter(sizes_to_prove(self._chosen.updates, checkpoints, self._log.size))
-        for where, line in self._lines(layout.CONSISTENCY):
-            proof = lines.read_consistency(line, where)
-            if proof.old != next(wanted, None):
-                raise MalformedEvidence(f"{where}: the proof of {proof.old} entries has no place here")
-            if len(found) < limits.MOST_FINDINGS and (wrong := check_consistency(proof, self._log)) is not None:
-                found.append(wrong)
-        if (lacking := next(wanted, None)) is not None:
-            raise MalformedEvidence(f"{layout.CONSISTENCY}: it lacks the proof of the first {lacking} entries")
-        return found
-
-    def _lines(self, kind: str) -> Iterator[tuple[str, bytes]]:
-        for file in self._kinds[kind]:
-            raw = self._container.read(self._container.members[file.path])
-            for number, line in enumerate(lines.split(raw, file.path)):
-                yield f"{file.path}, line {number + 1}", line
+def _lines(container: Container, files: Sequence[Listed]) -> Iterator[tuple[str, bytes]]:
+    """Every line of some files, with where it stands."""
+    for file in files:
+        raw = container.read(container.members[file.path])
+        for number, line in enumerate(lines.split(raw, file.path)):
+            yield f"{file.path}, line {number + 1}", line
 
 
 def _notes(container: Container, manifest: Manifest) -> Iterator[str]:
