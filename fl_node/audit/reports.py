@@ -24,8 +24,6 @@ MOST_BYTES: Final = 1 << 20
 _MOST_PEERS: Final = 1 << 16
 #: Longest text of a stranger that is told, and longest outcome that is read.
 _LONGEST: Final = 40
-#: In place of a sequence: a group tells none.
-_OF_MANY: Final = object()
 _FALSE: Final[Mapping[Reason, str]] = {
     Reason.MALFORMED: "its bytes are good",
     Reason.DIGEST_MISMATCH: "its bytes are those committed to, and its base follows",
@@ -168,64 +166,81 @@ def _outcomes(table: Mapping[str, Any], spec: Spec, prefix: Prefix, update: Upda
     except (ValueError, LookupError):
         return None  # the check of selection says so
     try:
-        said = _expanded(table.get("candidates"))
+        named, grouped = _told(table.get("candidates"))
     except _Unreadable as cause:
         return f"the report's candidates cannot be read: {cause}"
-    expected = {item.peer: item for item in chosen.considered}
-    shares = {parent.peer: parent.share_ppm for parent in update.parents}
-    for peer in sorted(said.keys() | expected.keys()):
-        if peer not in expected:
-            return f"the report tells of peer {peer}, whom the policy did not consider"
-        wanted, entry = str(expected[peer].outcome), expected[peer].entry
-        if peer not in said:
-            return f"the report says nothing of peer {peer}; log and replay say {wanted!r}"
-        got, sequence = said[peer]
-        if sequence is not _OF_MANY and sequence != (entry.ref.sequence if entry else None):
-            return f"the report speaks of update {sequence} of peer {peer}; what was considered is another"
-        if got == wanted and not (wanted == Outcome.MERGED and _not_merged(peer, shares, update)):
+    shares = {parent.ref: parent.share_ppm for parent in update.parents}
+    for item in chosen.considered:
+        wanted, ref = str(item.outcome), item.entry.ref if item.entry else None
+        what = f"update {ref}" if ref else f"peer {item.peer}, who has none,"
+        got = named.pop((item.peer, ref.sequence if ref else None), None) or grouped.get(item.peer)
+        if got is None:
+            return f"the report says nothing of {what}; log and replay say {wanted!r}"
+        if got == wanted and not (wanted == Outcome.MERGED and _not_merged(ref, shares, update)):
             continue
-        if wanted == Outcome.MERGED and _explained(got, chosen, peer, shares, update):
+        if wanted == Outcome.MERGED and _explained(got, chosen, ref, shares, update):
             continue
-        return f"the report says that the update of peer {peer} is {got!r}; log and replay say {wanted!r}"
+        return f"the report says that {what} is {got!r}; log and replay say {wanted!r}"
+    strangers = named.keys() or {(peer, None) for peer in grouped.keys() - {item.peer for item in chosen.considered}}
+    if strangers:
+        peer, sequence = min(strangers, key=str)
+        what = f"update {sequence} of peer {peer}" if sequence is not None else f"peer {peer}"
+        return f"the report tells of {what}, which the policy did not consider"
     return None
 
 
-def _not_merged(peer: int, shares: Mapping[int, int], update: UpdateEntry) -> bool:
+Shares = Mapping[UpdateRef, int]
+
+
+def _not_merged(ref: UpdateRef | None, shares: Shares, update: UpdateEntry) -> bool:
     """Whether a candidate is told as merged, and is none of the recorded parents, or one that the rule left out."""
-    return peer not in shares or (shares[peer] == 0 and update.update.rule in _BY_BYTES)
+    share = None if ref is None else shares.get(ref)
+    return share is None or (share == 0 and update.update.rule in _BY_BYTES)
 
 
-def _explained(got: str, chosen: Selection, peer: int, shares: Mapping[int, int], update: UpdateEntry) -> bool:
+def _explained(got: str, chosen: Selection, ref: UpdateRef | None, shares: Shares, update: UpdateEntry) -> bool:
     """Whether a candidate's other outcome follows from what is recorded."""
-    if got not in _AFTER_FETCHING:
+    if got not in _AFTER_FETCHING or ref is None:
         return False
     if got == Outcome.REJECTED:
-        return shares.get(peer) == 0 and update.update.rule in _BY_BYTES
-    return peer not in shares and any(ref.peer == peer for ref in chosen.excusable)
+        return shares.get(ref) == 0 and update.update.rule in _BY_BYTES
+    return ref not in shares and ref in chosen.excusable
 
 
 class _Unreadable(Exception):
     """A report whose candidates are not told as :func:`fl_node.merging.outcomes.told` tells them."""
 
 
-def _expanded(items: Any) -> dict[int, tuple[str, object]]:
-    """``outcome, sequence`` of each peer, groups taken apart; those of a group have no sequence.
+def _told(items: Any) -> tuple[dict[tuple[int, int | None], str], dict[int, str]]:
+    """Outcomes of what a report names one by one, by peer and sequence, and of peers that it tells of together.
+
+    A peer may be named more than once: in several rings, with several updates.
 
     Raises:
-        _Unreadable: of another form, a peer told of twice, or more peers than there can be.
+        _Unreadable: of another form, something told twice, or more peers than there can be.
     """
     if not isinstance(items, list):
         raise _Unreadable("expected a list")
-    found: dict[int, tuple[str, object]] = {}
+    named: dict[tuple[int, int | None], str] = {}
+    grouped: dict[int, str] = {}
     for item in items:
         if not isinstance(item, dict) or not isinstance(item.get("outcome"), str) or len(item["outcome"]) > _LONGEST:
             raise _Unreadable("expected objects with an outcome")
-        group = "peers" in item
-        for peer in _ranges(item["peers"]) if group else [item.get("peer")]:
-            if type(peer) is not int or peer in found or len(found) == _MOST_PEERS:
-                raise _Unreadable(f"expected each peer's number once, got {str(peer)[:_LONGEST]!r}")
-            found[peer] = item["outcome"], _OF_MANY if group else item.get("sequence")
-    return found
+        if "peers" in item:
+            for one in _ranges(item["peers"]):
+                if one in grouped or len(grouped) == _MOST_PEERS:
+                    raise _Unreadable(f"expected each peer once, got {one} again")
+                grouped[one] = item["outcome"]
+            continue
+        peer, sequence = item.get("peer"), item.get("sequence")
+        if type(peer) is not int or not (sequence is None or type(sequence) is int):
+            raise _Unreadable("expected numbers of peer and sequence")
+        if (peer, sequence) in named or peer in grouped or len(named) == _MOST_PEERS:
+            raise _Unreadable(f"expected each update once, got {sequence} of peer {peer} again")
+        named[peer, sequence] = item["outcome"]
+    if twice := {peer for peer, _ in named} & grouped.keys():
+        raise _Unreadable(f"expected each peer once, got {min(twice)} again")
+    return named, grouped
 
 
 def _ranges(text: object) -> Iterator[int]:
