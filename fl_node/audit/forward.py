@@ -20,9 +20,10 @@ from fl_node.audit.known import Floats
 from fl_node.merging.weights import Array, Tensors
 from fl_node.spec import Spec
 
-#: Inputs that a model is asked about, and the fewest from which anything follows.
+#: Inputs that a model is asked about, and the fewest from which anything follows: of fewer, even the same answer to all
+#: may be chance.
 INPUTS: Final = 1024
-FEWEST: Final = 64
+FEWEST: Final = 700
 #: Most multiplications for one model, some tenths of a second; a larger model is asked about fewer inputs.
 _MOST_PRODUCTS: Final = 1 << 30
 #: Most values of all inputs together: 16 MiB.
