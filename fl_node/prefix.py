@@ -153,8 +153,12 @@ class _Facts:
         index, body = fact.index, fact.body
         match body:
             case LedgerOpened():
+                if index:
+                    raise InconsistentLog(f"entry {index} opens a ledger, as only entry 0 can: not this contract's log")
                 self.opened = body
             case PeerAdmitted():
+                if body.peer in self.members:
+                    raise InconsistentLog(f"entry {index} admits peer {body.peer} again: not this contract's log")
                 peak = self.peaks[-1][1] if self.peaks else 0
                 facts = PeerFacts(body.peer, body.account, body.site, body.roles, index, peak)
                 self.members[body.peer] = _Member(facts)
