@@ -171,6 +171,8 @@ def measured(spec: Spec, prefix: Prefix, entry: UpdateEntry) -> Measured:
     rows = worked_out(spec, prefix, "rows")
     by_site: dict[str, list[Said]] = {}
     for word in prefix.attestations(entry.ref):
+        if max(word.score_ppm, word.base_score_ppm) > PPM:  # no contract takes it, so the check of membership says so
+            continue
         if word.peer not in rows:
             rows[word.peer] = _validation_rows(spec, prefix, word.peer)
         count = rows[word.peer] or _validation_part(spec, entry.update.test_samples)
