@@ -122,54 +122,37 @@ class _Look:
             if mine.digest == entry.update.base:
                 what = "a closing update" if entry.final else "an update of a round in which nobody trains"
                 return Finding(NAME, Result.OK, f"{what} is its base, and others' may be the same")
-            return Finding(
-                NAME, Result.UNKNOWN, "it should be its base and is not, so there is nothing to hold it against"
-            )
-        exact = self._exact(entry, mine)
-        if exact is not None:
-            return exact
-        idle = self._idle(entry, mine)
-        if idle is not None:
-            return idle
-        return self._alike(entry, self._repeat(entry, mine))
+            return Finding(NAME, Result.UNKNOWN, "it should be its base and is not, so nothing is to be compared with")
+        there = self._round(entry.round)
+        idle = mine.digest == entry.update.base
+        if idle and there is not None and not there.moving:
+            return Finding(NAME, Result.OK, "its weights are its base, as in this round those of all others are theirs")
+        first = self._first(entry, mine)
+        if self._site(first) != self._site(entry):
+            data = {"original": str(first.ref), "original_entry": first.index, "copy": "exact"}
+            text = f"its weights are those of {first.ref}, published before it at entry {first.index}, to the bit"
+            return Finding(NAME, Result.SUSPICIOUS, text, data)
+        if idle:
+            text = "its weights are its base: nothing was trained, while others trained"
+            return Finding(NAME, Result.SUSPICIOUS, text, {"original": "base", "copy": "exact"})
+        return self._alike(entry, None if first.ref == entry.ref else first)
 
-    def _exact(self, entry: UpdateEntry, mine: Known) -> Finding | None:
-        """The same tensors, published first by another site."""
+    def _first(self, entry: UpdateEntry, mine: Known) -> UpdateEntry:
+        """Who published these tensors first. Where bytes are not known, commitments are: to have been given these
+        tensors, an update must have committed to them."""
         first = self._by_digest[mine.digest][0]
-        committed = self._committed(entry, mine, first.index)
-        if committed is not None:
-            first = committed
-        if first.ref == entry.ref or self._site(first) == self._site(entry):
-            return None
-        data = {"original": str(first.ref), "original_entry": first.index, "copy": "exact"}
-        text = f"its weights are those of {first.ref}, published before it at entry {first.index}, to the bit"
-        return Finding(NAME, Result.SUSPICIOUS, text, data)
-
-    def _committed(self, entry: UpdateEntry, mine: Known, before: int) -> UpdateEntry | None:
-        """The first update before an entry whose bytes are not known, yet whose commitment is to these weights."""
-        end = bisect_left(self._unknown_at, before)
         opened = self.prefix.opened
-        for other in self._unknown[max(0, end - self._each) : end]:
+        for other in self._unknown_before(first.index):
             ref = other.ref
             found = weights.commitment(opened.chain_id, opened.ledger, ref.peer, ref.sequence, mine.digest)
             if found == other.update.weights:
                 return other
-        return None
+        return first
 
-    def _idle(self, entry: UpdateEntry, mine: Known) -> Finding | None:
-        """Its base, published in a round in which others trained."""
-        there = self._round(entry.round)
-        if mine.digest != entry.update.base or there is None or there.moving < 2:
-            return None
-        data = {"original": "base", "copy": "exact"}
-        return Finding(
-            NAME, Result.SUSPICIOUS, "its weights are its base: nothing was trained, while others trained", data
-        )
-
-    def _repeat(self, entry: UpdateEntry, mine: Known) -> UpdateEntry | None:
-        """An earlier update of the same site with the same weights."""
-        first = self._by_digest[mine.digest][0]
-        return None if first.ref == entry.ref else first
+    def _unknown_before(self, index: int) -> Sequence[UpdateEntry]:
+        """The latest updates before an entry whose bytes are not known, as many as there is time for."""
+        end = bisect_left(self._unknown_at, index)
+        return self._unknown[max(0, end - self._each) : end]
 
     def _alike(self, entry: UpdateEntry, repeat: UpdateEntry | None) -> Finding:
         """What looks like a copy."""
@@ -206,6 +189,9 @@ class _Look:
         if repeat is not None:
             data["repeats"] = str(repeat.ref)
         said = f"; its weights are those of {repeat.ref}, of its own site, again" if repeat is not None else ""
+        older = bisect_left(self._unknown_at, entry.index) - len(self._unknown_before(entry.index))
+        if older:
+            said += f"; not held against the commitments of {older} older updates"
         if unseen:
             names = ", ".join(map(str, unseen[:5])) + (f" and {len(unseen) - 5} more" if len(unseen) > 5 else "")
             text = f"it could be a copy of {names}, whose bytes are not known{said}"
