@@ -1,18 +1,21 @@
 """Checks 4, 6, 7 and 8: bytes, and every base recomputed from them, in parallel and in bounded memory.
 
 Updates are gone through in the order of the log, which is topological: parents come before what was merged from them. A
-window of them is at work at once; what several need is opened once (:mod:`fl_node.audit.shelf`).
+window of them is at work at once. What several need is opened once (:mod:`fl_node.audit.shelf`), and a base that
+several record, as all peers of a synchronous round do, is recomputed once.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import threading
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final, TypeAlias
 
-from fl_node.audit.known import Known
+from fl_node.audit.known import Known, Sketch
 from fl_node.audit.shelf import Opened, Shelf, explain
 from fl_node.audit.sketch import sketch_of
 from fl_node.audit.verdicts import Finding, Result
@@ -22,10 +25,15 @@ from fl_node.merging.aggregation import aggregate_recorded
 from fl_node.merging.weights import Tensors
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.rebasing import latest_own
-from fl_node.records import Rule, UpdateRef
+from fl_node.records import Parent, Rule, UpdateRef
 from fl_node.spec import Spec
 
-_AHEAD = 3
+_AHEAD: Final = 3
+#: Recomputed bases that are remembered: those of one round lie close together in the log.
+_BASES: Final = 64
+
+_Recipe: TypeAlias = tuple[int, tuple[Parent, ...], UpdateRef | None]
+"""All that a base follows from: rule, parents with their shares, and the update that is clipped around."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,17 @@ class Replayed:
     ref: UpdateRef
     findings: tuple[Finding, ...]
     known: Known | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What follows from a recipe, in short. ``trouble``: why nothing does."""
+
+    digest: bytes = b""
+    parents: tuple[Parent, ...] = ()
+    rule: Rule = Rule.GENESIS
+    sketch: Sketch | None = None
+    trouble: str = ""
 
 
 class Replay:
@@ -61,7 +80,7 @@ class Replay:
     ) -> None:
         self._spec, self._prefix, self._genesis = spec, prefix, genesis
         self._opener, self._merging, self._sketching, self._jobs = opener, merging, sketching, jobs
-        self._genesis_sketch = sketch_of(spec, genesis) if sketching else None
+        self._bases = _Bases()
 
     def run(self, wanted: Sequence[UpdateEntry]) -> Iterator[Replayed]:
         """Each wanted update, in the order of the log."""
@@ -108,23 +127,21 @@ class Replay:
         taken = shelf.take(needed)
         try:
             own, findings = taken[0], list(taken[0].findings)
-            base = None
+            sketch = None
             if self._merging:
-                merge, base = self._merge(update, needed[1:], taken[1:])
+                merge, sketch = self._merge(update, needed[1:], taken[1:])
                 findings.append(self._untrained(update, own, merge))
             known = None
             if own.good and own.digest is not None and own.sketch is not None:
-                sketch = None
-                if base is not None and findings[-1].result is Result.OK:
-                    sketch = self._genesis_sketch if not update.parents else sketch_of(self._spec, base)
-                known = Known(own.digest, own.sketch, sketch)
+                known = Known(own.digest, own.sketch, sketch if findings[-1].result is Result.OK else None)
             return Replayed(update.ref, tuple(findings), known)
         finally:
             shelf.give_back(needed)
 
     def _merge(
         self, update: UpdateEntry, needed: Sequence[UpdateEntry], opened: Sequence[Opened]
-    ) -> tuple[Finding, Tensors | None]:
+    ) -> tuple[Finding, Sketch | None]:
+        """The finding, and the base's sketch where there is one."""
         recorded = update.update.base
         data = {"base": recorded.hex(), "parents": [str(parent.ref) for parent in update.parents]}
         nowhere = sorted(_named(update) - {entry.ref for entry in needed})
@@ -135,12 +152,30 @@ class Replay:
         if why is not None:
             text = f"it is said to be merged from what nobody can use: {why}" if fact else f"not all is at hand: {why}"
             return Finding("merge", Result.FAILED if fact else Result.UNKNOWN, text, data), None
-        models = {entry.ref: one for entry, one in zip(needed, opened, strict=True)}
-        parents = [(entry, models[entry.ref]) for entry in needed if entry.ref in _named(update)]
         centre = self._centre(update)
+        recipe = update.update.rule, update.parents, None if centre is None else centre.ref
+        base = self._bases.of(recipe, lambda: self._base(recipe, needed, opened))
+        if base.trouble:
+            return Finding("merge", Result.FAILED, f"no base follows from what is recorded: {base.trouble}", data), None
+        data["replayed"] = base.digest.hex()
+        if base.parents != update.parents:
+            text = f"the rule {base.rule.name.lower()} gives other shares to these bytes than are recorded"
+            return Finding("merge", Result.FAILED, text, data), None
+        if base.digest != recorded:
+            text = f"the recorded parents and shares give the base {base.digest.hex()}, recorded is {recorded.hex()}"
+            return Finding("merge", Result.FAILED, text, data), None
+        whom = f"{len(update.parents)} parents" if update.parents else "the genesis"
+        return Finding("merge", Result.OK, f"the base follows from {whom}, bit for bit", data), base.sketch
+
+    def _base(self, recipe: _Recipe, needed: Sequence[UpdateEntry], opened: Sequence[Opened]) -> _Base:
+        """Merge what the recipe names; ``needed`` and ``opened`` have that and the centre."""
+        rule, shares, around = recipe
+        models = {entry.ref: one for entry, one in zip(needed, opened, strict=True)}
+        named = {parent.ref for parent in shares}
+        parents = [entry for entry in needed if entry.ref in named]
 
         def middle() -> Tensors:
-            tensors = None if centre is None else models[centre.ref].tensors
+            tensors = None if around is None else models[around].tensors
             return self._genesis if tensors is None else tensors
 
         def forget() -> None:
@@ -151,26 +186,18 @@ class Replay:
         try:
             merged = aggregate_recorded(
                 self._spec,
-                [entry for entry, _ in parents],
-                [one.tensors or {} for _, one in parents],
+                parents,
+                [models[entry.ref].tensors or {} for entry in parents],
                 lambda: self._genesis,
-                update.parents,
-                update.update.rule,
+                shares,
+                rule,
                 centre=middle,
                 forget=forget,
             )
         except (ValueError, MalformedWeights) as cause:
-            return Finding("merge", Result.FAILED, f"no base follows from what is recorded: {cause}", data), None
-        digest = weights.digest(merged.tensors)
-        data["replayed"] = digest.hex()
-        if merged.parents != update.parents:
-            text = f"the rule {merged.rule.name.lower()} gives other shares to these bytes than are recorded"
-            return Finding("merge", Result.FAILED, text, data), None
-        if digest != recorded:
-            text = f"the recorded parents and shares give the base {digest.hex()}, recorded is {recorded.hex()}"
-            return Finding("merge", Result.FAILED, text, data), None
-        whom = f"{len(update.parents)} parents" if update.parents else "the genesis"
-        return Finding("merge", Result.OK, f"the base follows from {whom}, bit for bit", data), merged.tensors
+            return _Base(trouble=str(cause))
+        sketch = sketch_of(self._spec, merged.tensors, votes=False) if self._sketching else None
+        return _Base(weights.digest(merged.tensors), merged.parents, merged.rule, sketch)
 
     def _untrained(self, update: UpdateEntry, own: Opened, merge: Finding) -> Finding:
         """An update of a round in which nobody trains is its base: docs/replay-rules.md, section 7.9."""
@@ -184,3 +211,28 @@ class Replay:
 
 def _named(update: UpdateEntry) -> set[UpdateRef]:
     return {parent.ref for parent in update.parents}
+
+
+class _Bases:
+    """Bases by recipe. Two threads that want the same one wait for one to make it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._there: OrderedDict[_Recipe, Future[_Base]] = OrderedDict()
+
+    def of(self, recipe: _Recipe, make: Callable[[], _Base]) -> _Base:
+        with self._lock:
+            future = self._there.get(recipe)
+            mine = future is None
+            if future is None:
+                future = self._there[recipe] = Future()
+            self._there.move_to_end(recipe)
+            if len(self._there) > _BASES:
+                self._there.popitem(last=False)
+        if mine:
+            try:
+                future.set_result(make())
+            except BaseException as cause:
+                future.set_exception(cause)
+                raise
+        return future.result()

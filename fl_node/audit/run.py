@@ -14,6 +14,7 @@ from fl_node.audit.checkpoints import checkpoints
 from fl_node.audit.kept import Kept
 from fl_node.audit.known import Known
 from fl_node.audit.means import Means, Progress
+from fl_node.audit.one_core import one_core_each
 from fl_node.audit.originality import originality_findings
 from fl_node.audit.replay import Replay, Replayed
 from fl_node.audit.score import score_finding
@@ -219,7 +220,7 @@ def _by_bytes(
     known: dict[UpdateRef, Known] = {}
     if not names and not sketching and "report" not in scope.checks:
         return known
-    with _timed(found, "replay"):
+    with _timed(found, "replay"), one_core_each():
         if means.federation is None or genesis is None:
             what = "the spec" if means.federation is None else "the genesis"
             for update in updates:
