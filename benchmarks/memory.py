@@ -22,10 +22,10 @@ from benchmarks.record import write_results
 from fl_node import keys
 from fl_node.chains import FUNDERS, DevChain, set_balance
 from fl_node.config import write_config
-from fl_node.deployment import genesis_path, open_federation, write_genesis
+from fl_node.deployment import open_federation, write_genesis
 from fl_node.ledger.transport import Rpc
 from fl_node.records import Member
-from fl_node.spec import read_federation
+from fl_node.spec import genesis_path, read_federation
 
 SPEC = """name = "memory"
 [task]

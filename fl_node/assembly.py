@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from fl_node import keys
 from fl_node.access import deployed
 from fl_node.config import WILDCARDS, NodeConfig
-from fl_node.content.cid import Cid
 from fl_node.content.factory import open_store
 from fl_node.content.fetch import Fetcher
 from fl_node.content.gateway import Gateway
+from fl_node.content.names import cid_of_genesis
 from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import CHUNK_BYTES, cid_of
-from fl_node.deployment import genesis_path
 from fl_node.errors import (
     ContentError,
     ContentMismatch,
@@ -46,8 +45,7 @@ from fl_node.own_layers import OwnLayers
 from fl_node.peer import Peer
 from fl_node.prefix import PeerFacts, Prefix
 from fl_node.progress import Emit, Event, Stopwatch
-from fl_node.records import Flag, LedgerOpened
-from fl_node.spec import Federation, check_code
+from fl_node.spec import Federation, check_code, genesis_path
 from fl_node.witness import Witness
 
 if TYPE_CHECKING:
@@ -156,7 +154,7 @@ def load_genesis(
         WrongLedger: they are not the weights that the contract names.
     """
     opened = prefix.opened
-    cid = genesis_cid(opened)
+    cid = cid_of_genesis(opened)
     data = None
     if store.has(cid):
         with suppress(ContentUnavailable, ContentMismatch):  # damaged on this disk: as good as absent
@@ -193,11 +191,6 @@ def load_genesis(
             "contract; the deployment is broken"
         )
     return tensors
-
-
-def genesis_cid(opened: LedgerOpened) -> Cid:
-    """CID of the initial weights' file."""
-    return Cid("dag-pb" if opened.genesis_flags & Flag.DAG_PB else "raw", opened.genesis_content)
 
 
 def _witness(

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
 
 from fl_node.content import unixfs
 from fl_node.errors import SpecError, UsageError
@@ -20,7 +19,7 @@ from fl_node.keys import Signer
 from fl_node.ledger.abi import address_bytes, checksum_address
 from fl_node.ledger.codec import encode_site
 from fl_node.ledger.deploy import Artifact, Opening, deploy, fund
-from fl_node.ledger.transport import Rpc
+from fl_node.ledger.transport import Rpc, without_credentials
 from fl_node.merging import weights
 from fl_node.merging.fit import check_fit
 from fl_node.records import Flag, Member, Role
@@ -53,11 +52,6 @@ class Opened:
     tx_hash: bytes
     file: Path | None
     warnings: tuple[str, ...] = ()
-
-
-def genesis_path(federation_file: Path) -> Path:
-    """Where the genesis weights of a federation lie: beside its file."""
-    return federation_file.with_name(federation_file.name.removesuffix(".toml") + ".genesis.safetensors")
 
 
 def write_genesis(spec: Spec, path: Path) -> Genesis:
@@ -195,13 +189,6 @@ def check_policies(spec: Spec, members: Sequence[Member], peers: int = 0) -> tup
             f"{error}. This was checked for {len(publishing)} peers: if there will be more than those named at "
             "deployment, say how many with --peers N, and admit the others afterwards"
         ) from error
-
-
-def without_credentials(url: str) -> str:
-    """An RPC URL as it may go into a file for everybody: without user, password, query and fragment. A key that is
-    part of the path cannot be told from a path."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def refuse_overwrite(path: Path, force: bool) -> None:

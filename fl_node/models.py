@@ -15,6 +15,7 @@ from fl_node.content.cid import Cid
 from fl_node.content.factory import open_store
 from fl_node.content.fetch import Fetcher
 from fl_node.content.memory import MemoryStore
+from fl_node.content.names import cid_of_update
 from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import Buffer
 from fl_node.errors import ContentError, ContentUnavailable, MalformedWeights, UsageError
@@ -25,7 +26,7 @@ from fl_node.own_layers import OwnLayers
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import UpdateRef
 from fl_node.spec import Spec, check_code
-from fl_node.supply import cid_of_update, providers, verified_tensors
+from fl_node.supply import providers, verified_tensors
 
 if TYPE_CHECKING:
     import torch

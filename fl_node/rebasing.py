@@ -8,6 +8,7 @@ from functools import partial
 from fl_node.errors import ContentError, MalformedWeights, StoreFull, StoreUnreachable
 from fl_node.merging import weights
 from fl_node.merging.aggregation import Merge, aggregate
+from fl_node.merging.clipping import latest_own
 from fl_node.merging.outcomes import Failure
 from fl_node.merging.selection import Selection, other_parents, selection_behind
 from fl_node.merging.standing import Standing
@@ -43,16 +44,6 @@ def combine(
         row=row,
         forget=supply.forget,
     )
-
-
-def latest_own(view: Prefix, by: int) -> UpdateEntry | None:
-    """A peer's latest trained update, unless it withdrew that one: the centre of its clipping. Others: the genesis."""
-    latest = view.trained(by)
-    if latest is None or any(
-        word.peer == by and word.reason is Reason.WITHDRAWN for word in view.objections(latest.ref)
-    ):
-        return None
-    return latest
 
 
 def centre_of(peer: Peer, view: Prefix, by: int) -> Tensors:

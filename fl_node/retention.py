@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from fl_node.content.names import cid_of_update
 from fl_node.content.protocol import Collected, ContentStore
 from fl_node.errors import ContentUnavailable
 from fl_node.pacing import common_round
 from fl_node.prefix import Prefix
 from fl_node.spec import Spec
-from fl_node.supply import cid_of_update
 
 LATEST_LABEL = "latest"
 

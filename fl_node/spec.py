@@ -134,6 +134,11 @@ def read_federation(path: Path) -> Federation:
     return parse_federation(raw, str(path), path)
 
 
+def genesis_path(federation_file: Path) -> Path:
+    """Where the genesis weights of a federation lie: beside its file."""
+    return federation_file.with_name(federation_file.name.removesuffix(".toml") + ".genesis.safetensors")
+
+
 def deployed_bytes(spec_bytes: bytes, deployment: Deployment) -> bytes:
     """The deployed federation file: the spec's bytes untouched, the marker, the deployment."""
     lines = ["[deployment]"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from fl_node.content.cid import Cid
 from fl_node.content.endpoints import Endpoint, parse_endpoint
+from fl_node.content.names import cid_of_update
 from fl_node.content.protocol import Held
 from fl_node.content.unixfs import Buffer
 from fl_node.errors import (
@@ -33,7 +34,7 @@ from fl_node.merging.weights import Tensors
 from fl_node.peer import Peer
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.progress import Event
-from fl_node.records import Encoding, Flag, Reason, Update, UpdateRef
+from fl_node.records import Encoding, Flag, Reason, UpdateRef
 from fl_node.spec import Spec
 
 OWN_LABEL = "own"
@@ -109,11 +110,6 @@ def gather_quietly(peer: Peer, wanted: Sequence[UpdateEntry]) -> Supply:
                 raise ContentUnavailable(f"{entry.ref} cannot be used: {result.message}")
             good.append(result)
     return Supply(tuple(wanted), tuple(one.tensors for one in good), {}, tuple(one.held for one in good))
-
-
-def cid_of_update(update: Update) -> Cid:
-    """The CID of an update's content: dag-pb where its flag says so, raw otherwise."""
-    return Cid("dag-pb" if update.flags & Flag.DAG_PB else "raw", update.content)
 
 
 def providers(prefix: Prefix, ref: UpdateRef, own: int) -> tuple[str | Endpoint, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from fl_node.content.names import cid_of_update
 from fl_node.errors import ContentError, MalformedWeights, TrainingDiverged
 from fl_node.journal import Draft
 from fl_node.merging import weights
@@ -14,7 +15,7 @@ from fl_node.peer import Peer
 from fl_node.prefix import UpdateEntry
 from fl_node.progress import Event
 from fl_node.spec import Spec
-from fl_node.supply import cid_of_update, stored_weights
+from fl_node.supply import stored_weights
 
 
 def trains_in(spec: Spec, round_number: int) -> bool:

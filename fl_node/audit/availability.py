@@ -8,10 +8,10 @@ from contextlib import suppress
 
 from fl_node.audit.means import Holders, Means
 from fl_node.audit.verdicts import Finding, Result
+from fl_node.content.names import cid_of_update
 from fl_node.errors import LedgerError
 from fl_node.prefix import UpdateEntry
 from fl_node.records import Reason, UpdateRef
-from fl_node.supply import cid_of_update
 
 NAME = "available"
 _AT_ONCE = 16

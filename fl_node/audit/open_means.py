@@ -16,7 +16,6 @@ from fl_node.content.cid import Cid
 from fl_node.content.endpoints import parse_endpoint
 from fl_node.content.fetch import Fetcher
 from fl_node.content.memory import MemoryStore
-from fl_node.deployment import genesis_path
 from fl_node.errors import (
     ChainUnavailable,
     ContentError,
@@ -41,7 +40,7 @@ from fl_node.ledger.tiles import MAX_TILE_BYTES, TileLog
 from fl_node.ledger.transport import Rpc, quantity
 from fl_node.prefix import Prefix
 from fl_node.records import Entry, LedgerHead, LedgerOpened
-from fl_node.spec import Deployment, Federation, parse_federation, read_federation
+from fl_node.spec import Deployment, Federation, genesis_path, parse_federation, read_federation
 
 MOST_SPEC_BYTES: Final = 1 << 20
 _MOST_NOTES_BYTES: Final = 1 << 22

@@ -7,7 +7,7 @@ from typing import Final
 
 from fl_node.audit.means import Means
 from fl_node.audit.verdicts import Finding, Result
-from fl_node.content.cid import Cid
+from fl_node.content.names import cid_of_genesis
 from fl_node.errors import (
     ChainUnavailable,
     ContentError,
@@ -20,7 +20,6 @@ from fl_node.ledger.deploy import committed_artifact
 from fl_node.merging import weights
 from fl_node.merging.personal import published
 from fl_node.merging.weights import Tensors
-from fl_node.records import Flag
 
 NAME = "opening"
 _MOST_BYTES: Final = 1 << 40
@@ -62,7 +61,7 @@ def spec(means: Means) -> Finding:
 def genesis(means: Means) -> tuple[Finding, Tensors | None]:
     """The initial weights are those of entry 0. Returns the shared tensors too, without personal ones."""
     opened = means.prefix.opened
-    cid = Cid("dag-pb" if opened.genesis_flags & Flag.DAG_PB else "raw", opened.genesis_content)
+    cid = cid_of_genesis(opened)
     data = {"cid": str(cid)}
     try:
         held = means.blobs.hold(cid, _most_bytes())

@@ -22,9 +22,9 @@ from fl_node.audit.verdicts import Finding, Result
 from fl_node.errors import MalformedWeights
 from fl_node.merging import weights
 from fl_node.merging.aggregation import aggregate_recorded
+from fl_node.merging.clipping import latest_own
 from fl_node.merging.weights import Tensors
 from fl_node.prefix import Prefix, UpdateEntry
-from fl_node.rebasing import latest_own
 from fl_node.records import Parent, Rule, UpdateRef
 from fl_node.spec import Spec
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 from fl_node.audit.means import Means
 from fl_node.audit.verdicts import BY_NAME, CHECKS, Finding, Report, Result, UpdateVerdict
 from fl_node.content.cid import Cid
+from fl_node.content.names import cid_of_update
 from fl_node.prefix import UpdateEntry
-from fl_node.supply import cid_of_update
 
 #: Names of updates, CIDs, hexadecimal digits with a number among them, numbers, and lists of any of these.
 _ONE_OF_A_KIND: Final = re.compile(

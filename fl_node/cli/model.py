@@ -9,9 +9,9 @@ from pathlib import Path
 
 from fl_node.access import viewing
 from fl_node.cli.settings import settings_of
+from fl_node.content.names import cid_of_update
 from fl_node.errors import StoreFull, UsageError
 from fl_node.models import obtain_model, own_stores
-from fl_node.supply import cid_of_update
 
 
 def model(arguments: argparse.Namespace) -> int:

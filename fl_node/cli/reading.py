@@ -19,10 +19,10 @@ from fl_node.cli.settings import settings_of
 from fl_node.cli.text import safe
 from fl_node.config import NodeConfig
 from fl_node.content.cid import Cid
+from fl_node.content.names import cid_of_update
 from fl_node.errors import ContentError, UsageError
 from fl_node.prefix import PeerFacts, Prefix, UpdateEntry
 from fl_node.records import Entry, UpdateObjected, UpdatePublished, UpdateRef, UpdatesAttested
-from fl_node.supply import cid_of_update
 
 _NOTHING = "00" * 32
 _LONGEST_NAME = 200

@@ -15,8 +15,9 @@ from fl_node import keys
 from fl_node.chains import FUNDERS, ChainKind, set_balance
 from fl_node.config import NodeConfig
 from fl_node.content.factory import open_store
+from fl_node.content.names import cid_of_update
 from fl_node.demo.result import Judged, OnChain, Packed
-from fl_node.deployment import genesis_path, open_federation, write_genesis
+from fl_node.deployment import open_federation, write_genesis
 from fl_node.learning.data import load
 from fl_node.learning.dataset import joined
 from fl_node.learning.models import genesis
@@ -32,8 +33,8 @@ from fl_node.own_layers import OwnLayers
 from fl_node.prefix import Prefix
 from fl_node.progress import Ended
 from fl_node.records import Member
-from fl_node.spec import Federation, read_federation
-from fl_node.supply import cid_of_update, verified_tensors
+from fl_node.spec import Federation, genesis_path, read_federation
+from fl_node.supply import verified_tensors
 
 PASSWORD = "demo"  # noqa: S105 (a throw-away key on a throw-away chain)
 _FUND_WEI = 10 * 10**18

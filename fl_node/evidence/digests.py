@@ -12,6 +12,7 @@ from eth_hash.auto import keccak
 
 from fl_node.audit.means import Progress
 from fl_node.content.cid import Cid
+from fl_node.content.names import cid_of_update
 from fl_node.errors import MalformedEvidence
 from fl_node.evidence import layout, limits, lines
 from fl_node.evidence.container import Container
@@ -19,7 +20,6 @@ from fl_node.evidence.layout import Kind, Listed, Manifest, kind_of
 from fl_node.evidence.plain import MOST_NUMBER, parse_json
 from fl_node.ledger import codec, tree
 from fl_node.records import UpdatePublished
-from fl_node.supply import cid_of_update
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from fl_node.audit.means import Means, Progress
 from fl_node.audit.open_means import folded
 from fl_node.audit.verdicts import Finding
 from fl_node.content.cid import Cid
+from fl_node.content.names import cid_of_genesis, cid_of_update
 from fl_node.errors import ChecksFailed, InconsistentLog, MalformedEvidence, SpecError, UsageError
 from fl_node.evidence import layout, limits, lines
 from fl_node.evidence.container import Container, Member
@@ -35,9 +36,8 @@ from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.kept_log import KeptLog
 from fl_node.ledger.protocol import LedgerIdentity
 from fl_node.prefix import Prefix
-from fl_node.records import Entry, Flag, LedgerOpened, UpdatePublished, UpdateRef
+from fl_node.records import Entry, LedgerOpened, UpdatePublished, UpdateRef
 from fl_node.spec import Federation, parse_federation
-from fl_node.supply import cid_of_update
 
 _MOST_TOLD: Final = 50
 #: Of a log whose index is not worth a file.
@@ -282,8 +282,7 @@ class _Reader:
         opened = entries[0].body
         assert isinstance(opened, LedgerOpened)
         for file in self._kinds[layout.GENESIS]:
-            genesis = Cid("dag-pb" if opened.genesis_flags & Flag.DAG_PB else "raw", opened.genesis_content)
-            whole[genesis] = self._member(file)
+            whole[cid_of_genesis(opened)] = self._member(file)
         return PackBlobs(self._container, whole, cars, self._scratch)
 
     def _transactions(self, hashes: Mapping[bytes, None]) -> dict[bytes, tuple[Member, int, int]]:

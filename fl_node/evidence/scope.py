@@ -8,21 +8,19 @@ from dataclasses import dataclass
 
 from fl_node.audit.means import Means
 from fl_node.content.cid import Cid
+from fl_node.content.names import cid_of_update
 from fl_node.errors import UsageError
 from fl_node.evidence.layout import Scope
-from fl_node.ledger.checkpoint import opening
+from fl_node.merging.clipping import latest_own
 from fl_node.prefix import Prefix, UpdateEntry
-from fl_node.rebasing import latest_own
 from fl_node.records import (
     ZERO32,
-    Flag,
     OwnerChanged,
     PeerAdmitted,
     PeerRetired,
     UpdatePublished,
     UpdateRef,
 )
-from fl_node.supply import cid_of_update
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +97,6 @@ def _bearing(means: Means, needed: Iterable[UpdateEntry]) -> set[int]:
         if isinstance(body, OwnerChanged) or (isinstance(body, PeerAdmitted | PeerRetired) and body.peer in peers):
             entries.add(entry.index)
     return entries
-
-
-def genesis_cid(means: Means) -> Cid:
-    """The CID of the initial weights."""
-    opened = opening(means.log)
-    return Cid("dag-pb" if opened.genesis_flags & Flag.DAG_PB else "raw", opened.genesis_content)
 
 
 def report_cids(updates: Iterable[UpdateEntry]) -> dict[Cid, UpdateRef]:

@@ -14,9 +14,9 @@ from typing import BinaryIO, Final, TypeVar
 from fl_node.audit.means import Means, Progress
 from fl_node.content import car
 from fl_node.content.cid import Cid
+from fl_node.content.names import cid_of_genesis
 from fl_node.content.protocol import Held
 from fl_node.content.unixfs import CHUNK_BYTES, Buffer, build
-from fl_node.deployment import without_credentials
 from fl_node.errors import (
     ChainUnavailable,
     ContentError,
@@ -33,9 +33,10 @@ from fl_node.evidence.derived import lineage_bytes
 from fl_node.evidence.layout import Listed, Manifest, Scope
 from fl_node.evidence.proofs import Tree, sizes_to_prove
 from fl_node.evidence.readme import readme
-from fl_node.evidence.scope import Chosen, choose, genesis_cid, report_cids, weights_cids
+from fl_node.evidence.scope import Chosen, choose, report_cids, weights_cids
 from fl_node.ledger import tree
 from fl_node.ledger.protocol import RawLog
+from fl_node.ledger.transport import without_credentials
 from fl_node.merging import weights
 from fl_node.records import UpdateRef
 from fl_node.spec import Deployment, deployed_bytes, parse_federation
@@ -214,7 +215,7 @@ class _Writer:
                 self._add(f"{layout.REPORTS}/{cid}.json", held.data)
 
     def _genesis(self) -> Held | None:
-        cid = genesis_cid(self._means)
+        cid = cid_of_genesis(self._means.prefix.opened)
         return self._held(cid, limits.MOST_WEIGHTS_BYTES, None, "the genesis")
 
     def _federation(self) -> bytes | None:

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from fl_node.errors import ChainUnavailable, LedgerError
 from fl_node.recursion import limit_kept
@@ -43,6 +43,13 @@ def place_of(url: str) -> str:
     if not parts.netloc:
         return re.split("[/?#]", url)[0].rpartition("@")[2][:100]
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def without_credentials(url: str) -> str:
+    """An RPC URL as it may go into a file for everybody: without user, password, query and fragment. A key that is
+    part of the path cannot be told from a path."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 class Rpc:

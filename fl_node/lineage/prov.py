@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fl_node.content.cid import Cid
+from fl_node.content.names import cid_of_genesis, cid_of_update
 from fl_node.lineage.kin import Edge, Lineage, Relatives
 from fl_node.prefix import PeerFacts, Prefix, UpdateEntry
-from fl_node.records import ZERO32, Flag, Rule, UpdateRef
+from fl_node.records import ZERO32, Rule, UpdateRef
 from fl_node.spec import Spec
 
 TERMS: Final = "urn:fl-node:terms:"
@@ -66,7 +67,7 @@ def prov_json(prefix: Prefix, lineage: Lineage, spec: Spec | None = None) -> dic
                 base = _name("base", ref)
                 document.relate("wasDerivedFrom", prov_generatedEntity=base, prov_usedEntity=_GENESIS)
     if any(edge.parent is None for merged in edges.values() for edge in merged):
-        cid = _cid(opened.genesis_content, opened.genesis_flags)
+        cid = cid_of_genesis(opened)
         document.add(
             "entity",
             _GENESIS,
@@ -93,7 +94,7 @@ def _update(document: _Document, entry: UpdateEntry, merged: Iterable[Edge], *, 
         model,
         prov_type=_term("fl:ClosingModel" if entry.final else "fl:Model"),
         prov_label=f"model {ref}",
-        prov_location=_uri(f"ipfs://{_cid(entry.content, update.flags)}"),
+        prov_location=_uri(f"ipfs://{cid_of_update(update)}"),
         fl_round=entry.round,
         fl_entry=entry.index,
         **_recorded(entry.time_s),
@@ -185,10 +186,6 @@ def _recorded(time_s: int) -> dict[str, Any]:
     except (ValueError, OverflowError, OSError):
         return {"fl_recordedAtSeconds": str(time_s)}
     return {"fl_recordedAt": {"$": date, "type": "xsd:dateTime"}}
-
-
-def _cid(content: bytes, flags: Flag) -> Cid:
-    return Cid("dag-pb" if flags & Flag.DAG_PB else "raw", content)
 
 
 def _rule(number: int) -> str:

@@ -18,6 +18,18 @@ from fl_node.merging.gram import added, counted, distances_to_combination
 from fl_node.merging.robust import middle_integers
 from fl_node.merging.stack import Leaf, Reader, Stack, flat, settle, sweep
 from fl_node.merging.weights import Array, Tensors
+from fl_node.prefix import Prefix, UpdateEntry
+from fl_node.records import Reason
+
+
+def latest_own(view: Prefix, by: int) -> UpdateEntry | None:
+    """A peer's latest trained update, unless it withdrew that one: the centre of its clipping. Others: the genesis."""
+    latest = view.trained(by)
+    if latest is None or any(
+        word.peer == by and word.reason is Reason.WITHDRAWN for word in view.objections(latest.ref)
+    ):
+        return None
+    return latest
 
 
 def clipped(stack: Stack, centre: Tensors, limit: float | None) -> Stack:

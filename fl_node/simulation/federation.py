@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from fl_node.content.memory import MemoryStore
+from fl_node.content.names import cid_of_update
 from fl_node.content.unixfs import build
 from fl_node.errors import ContentError, MalformedWeights
 from fl_node.learning.models import genesis
@@ -37,7 +38,7 @@ from fl_node.simulation.memory import (
 )
 from fl_node.simulation.trainers import SimulatedTrainer
 from fl_node.spec import Federation
-from fl_node.supply import cid_of_update, stored_weights
+from fl_node.supply import stored_weights
 
 #: Rounds for which bytes are kept at least, beside everybody's latest: what may still be merged.
 KEPT_ROUNDS = 3

@@ -15,11 +15,10 @@ from replay import Replay
 from fl_node.chains import DevChain
 from fl_node.content.blockstore import Blockstore
 from fl_node.content.cid import Cid
-from fl_node.deployment import genesis_path
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.rpc import RpcReader
 from fl_node.merging import weights
-from fl_node.spec import read_federation
+from fl_node.spec import genesis_path, read_federation
 
 
 class Demo:

@@ -13,13 +13,13 @@ from worlds import funded_signer
 
 from fl_node import keys
 from fl_node.chains import FUNDERS, DevChain
-from fl_node.deployment import genesis_path, read_genesis, without_credentials
+from fl_node.deployment import read_genesis
 from fl_node.errors import SpecError
 from fl_node.ledger.deploy import check_code, committed_artifact
 from fl_node.ledger.rpc import RpcReader
-from fl_node.ledger.transport import Rpc
+from fl_node.ledger.transport import Rpc, without_credentials
 from fl_node.records import PeerState, Role
-from fl_node.spec import MARKER, read_federation
+from fl_node.spec import MARKER, genesis_path, read_federation
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC_TEXT = '# héllo\nname = "deploy test"\n\n[rounds]\nmin_interval_s = 3\n'

@@ -17,7 +17,7 @@ from fl_node.chains import FUNDERS, DevChain
 from fl_node.config import write_config
 from fl_node.content.blockstore import Blockstore
 from fl_node.content.cid import Cid
-from fl_node.deployment import genesis_path, open_federation, write_genesis
+from fl_node.deployment import open_federation, write_genesis
 from fl_node.learning.data import load
 from fl_node.learning.partition import partition
 from fl_node.ledger.index import LedgerIndex
@@ -25,7 +25,7 @@ from fl_node.ledger.rpc import RpcLedger, RpcReader
 from fl_node.ledger.transport import Rpc
 from fl_node.merging import weights
 from fl_node.records import Entry, Member
-from fl_node.spec import Federation, parse_federation, read_federation
+from fl_node.spec import Federation, genesis_path, parse_federation, read_federation
 
 PASSWORD = "of a test"
 SPEC: dict[str, dict[str, Any]] = {

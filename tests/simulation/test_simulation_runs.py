@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from replay import Replay
 
+from fl_node.content.names import cid_of_update
 from fl_node.errors import FlNodeError, TrainingFailed
 from fl_node.learning.shifts import parse_shift
 from fl_node.presets import PRESETS
@@ -20,7 +21,6 @@ from fl_node.simulation.federation import World, in_memory
 from fl_node.simulation.rows import Row
 from fl_node.simulation.ticks import Ticks
 from fl_node.simulation.trainers import SimulatedTrainer
-from fl_node.supply import cid_of_update
 
 QUICK: dict[str, Any] = {"epochs": 1, "threads": 1}
 
