@@ -123,9 +123,10 @@ def conclusion(report: Report, fail_on: str) -> int:
     unknown = sum(finding.result is Result.UNKNOWN for finding in counted)
     first = next(finding for finding in counted if finding.result.value == worst)
     if unknown == len(counted):
+        more = "Get a pack of more (--blobs, --all)" if "pack" in report.facts else "Give more sources with --content"
         raise NotAllKnown(
             f"nothing failed, but {unknown} of {sum(1 for _ in report.all_findings())} results are unknown; the first: "
-            f"{first.check}: {first.detail}. Give more sources with --content, or ask for less: --checks, --fail-on"
+            f"{first.check}: {first.detail}. {more}, or ask for less: --checks, --fail-on"
         )
     bad = len(counted) - unknown
     raise ChecksFailed(f"{bad} results are not as they should be; the gravest: {first.check} {worst}: {first.detail}")
@@ -134,6 +135,8 @@ def conclusion(report: Report, fail_on: str) -> int:
 def show_report(console: Console, report: Report, told: Mapping[str, Any]) -> None:
     """The summary, and what is not ``ok``, for people."""
     facts = report.facts
+    if facts.get("pack"):
+        console.print(f"pack        {facts['pack']}, {facts['scope']}", soft_wrap=True)
     console.print(f"ledger      {facts['contract']} on chain {facts['chain_id']}", soft_wrap=True)
     console.print(
         f"log         {facts['size']} entries, root 0x{facts['root']}, block {facts['block']}", soft_wrap=True

@@ -19,6 +19,7 @@ from fl_node.audit.verdicts import Result
 from fl_node.content import car
 from fl_node.content.cid import Cid
 from fl_node.content.memory import MemoryStore
+from fl_node.content.names import cid_of_update
 from fl_node.content.protocol import Held
 from fl_node.content.unixfs import CHUNK_BYTES, build
 from fl_node.errors import ChainUnavailable, ContentUnavailable, LedgerError, MalformedEvidence, UsageError
@@ -31,7 +32,6 @@ from fl_node.evidence.write import export
 from fl_node.ledger.checkpoint import Checkpoint, sign
 from fl_node.records import PeerAdmitted, PeerRetired, UpdateRef
 from fl_node.spec import Deployment, parse_federation
-from fl_node.supply import cid_of_update
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import zipfile
 import zlib
@@ -19,9 +20,10 @@ from sigstore.errors import VerificationError
 
 from fl_node.content import car
 from fl_node.content.cid import Cid
-from fl_node.evidence import container
+from fl_node.evidence import container, limits
 from fl_node.evidence.container import Container, Member
-from fl_node.evidence.layout import ALL
+from fl_node.evidence.derived import MOST_UPDATES
+from fl_node.evidence.layout import ALL, KINDS
 from fl_node.evidence.read import open_pack
 from fl_node.evidence.write import export
 
@@ -81,6 +83,18 @@ def test_ordinary_tools_check_it(pack: Path, tmp_path: Path) -> None:
     readme = (tmp_path / "README.txt").read_text()
     assert table["head"]["root"] in readme and table["ledger"]["contract"] in readme
     assert command in readme
+
+
+def test_the_page_and_the_readme_say_the_same(pack: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evidence-pack.md").read_text()
+    readme = taken_apart(pack)["README.txt"].decode()
+    *_, commands = re.findall(r"```sh\n(.*?)```", page, re.S)
+    for line in commands.replace("pack.zip", "PACK.zip").splitlines():
+        assert f"  {line}\n" in readme
+    for name in (kind.name for kind in KINDS):
+        assert f"| `{name.lower() if name != name.upper() else name}" in page and name in readme
+    for number in (limits.MOST_FILES, limits.MOST_ENTRIES, MOST_UPDATES):
+        assert f"{number:,}" in page
 
 
 def test_blobs_are_cars_named_by_their_root(played: Given, pack: Path) -> None:

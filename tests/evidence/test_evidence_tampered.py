@@ -15,12 +15,12 @@ from packs import failed, lines_of, put_together, taken_apart, verified, with_li
 
 from fl_node.audit.verdicts import Result
 from fl_node.content.cid import Cid
+from fl_node.content.names import cid_of_update
 from fl_node.errors import ChecksFailed, MalformedEvidence
 from fl_node.evidence.read import opened
 from fl_node.ledger import codec
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import UpdateRef
-from fl_node.supply import cid_of_update
 
 
 @pytest.fixture
