@@ -19,7 +19,6 @@ from fl_node.chains import FUNDERS, chain_tools
 from fl_node.deployment import (
     Opened,
     check_policies,
-    genesis_path,
     open_federation,
     parse_member,
     read_genesis,
@@ -30,7 +29,7 @@ from fl_node.errors import FlNodeError, UsageError
 from fl_node.keys import DEV_CHAINS, Signer, from_private_key, unlock
 from fl_node.ledger.deploy import compile_artifact
 from fl_node.ledger.transport import Rpc, quantity
-from fl_node.spec import read_federation
+from fl_node.spec import genesis_path, read_federation
 
 #: So many are thought through before a deployment.
 MOST_PEERS = 4096
