@@ -34,6 +34,10 @@ NAME: Final = "originality"
 _AROUND: Final = 8
 #: Commitments that are worked out at most, about a second and a half.
 _MOST_COMMITMENTS: Final = 500_000
+#: Pairs of a round from which a limit is taken, about so many at most.
+_MOST_REFERENCES: Final = 4096
+#: Pairs that are kept at a time, some 100 MB.
+_MOST_KEPT: Final = 2_000_000
 _MEASURES: Final = ("distance", "angle", "predictions")
 
 
@@ -58,21 +62,22 @@ def originality_findings(
 @dataclass(frozen=True, slots=True)
 class _Pairs:
     """Pairs of a later update (by its row) and an earlier one of another site (by its column): places [pairs], sites
-    by number [pairs], and measures [pairs]."""
+    by number [pairs, 2], and measures [pairs]."""
 
-    rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
-    sites: NDArray[np.int64]
+    rows: NDArray[np.int32]
+    columns: NDArray[np.int32]
+    sites: NDArray[np.int32]
     measures: Mapping[str, Floats]
     earlier: Sequence[UpdateEntry]
     inputs: int
 
     def without(self, site: int) -> list[Floats]:
-        """The measures of the pairs in which a site has no part."""
-        others = (self.sites != site).all(axis=1)
-        return [self.measures[name][others] for name in _MEASURES]
+        """The measures of the pairs in which a site has no part; of very many, of every k-th."""
+        some = slice(None, None, max(1, len(self.rows) // _MOST_REFERENCES))
+        others = (self.sites[some] != site).all(axis=1)
+        return [self.measures[name][some][others] for name in _MEASURES]
 
-    def of(self, row: int) -> NDArray[np.int64]:
+    def of(self, row: int) -> NDArray[np.intp]:
         """The pairs of one later update."""
         return np.flatnonzero(self.rows == row)
 
@@ -85,6 +90,10 @@ class _Round:
     within: _Pairs
     before: _Pairs
     moving: int
+
+    @property
+    def pairs(self) -> int:
+        return len(self.within.rows) + len(self.before.rows)
 
 
 class _Look:
@@ -225,7 +234,11 @@ class _Look:
 
     def _round(self, number: int) -> _Round | None:
         if number not in self._rounds:
-            self._rounds[number] = self._made(number)
+            made = self._made(number)
+            kept = sum(there.pairs for there in self._rounds.values() if there is not None)
+            if made is not None and kept + made.pairs > _MOST_KEPT:
+                self._rounds.clear()
+            self._rounds[number] = made
         return self._rounds[number]
 
     def _made(self, number: int) -> _Round | None:
@@ -266,11 +279,11 @@ class _Look:
         earlier: Sequence[UpdateEntry],
         likeness: Likeness | None,
     ) -> _Pairs:
-        both = np.array(list(places), np.int64).reshape(-1, 2)
+        both = np.array(list(places), np.int32).reshape(-1, 2)
         rows, columns = both[:, 0], both[:, 1]
-        own = np.array([self._site(entry) for entry in later], np.int64)
-        others = np.array([self._site(entry) for entry in earlier], np.int64)
-        sites = np.stack([own[rows], others[columns]], axis=1) if len(both) else np.empty((0, 2), np.int64)
+        own = np.array([self._site(entry) for entry in later], np.int32)
+        others = np.array([self._site(entry) for entry in earlier], np.int32)
+        sites = np.stack([own[rows], others[columns]], axis=1) if len(both) else np.empty((0, 2), np.int32)
         measures = {
             name: getattr(likeness, name)[rows, columns] if likeness is not None else np.empty(0) for name in _MEASURES
         }
@@ -336,7 +349,7 @@ class _Match:
         }
 
 
-def _matches(pairs: _Pairs, own: NDArray[np.int64], limit: Limits) -> Iterable[_Match]:
+def _matches(pairs: _Pairs, own: NDArray[np.intp], limit: Limits) -> Iterable[_Match]:
     """By each measure, of these pairs: those as near as copies are, and the nearest."""
     for name in _MEASURES:
         most, values = getattr(limit, name), pairs.measures[name][own]
