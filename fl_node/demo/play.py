@@ -161,6 +161,7 @@ def _configured(federation_file: Path, state: Path, shard: Path, code: Sequence[
         "threads": 1,
         "poll_s": 0.02,
         "retry_s": 15.0,
+        "checkpoint_every": 8,
         "allow_code": ",".join(code),
     }
     write_config(state / "node.toml", values)

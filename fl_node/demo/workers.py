@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,12 @@ def export_pack(send: Send, federation_file: Path, states: Sequence[Path], out: 
     from fl_node.audit.open_means import Where, means_of
     from fl_node.evidence.layout import ALL
     from fl_node.evidence.write import export
+    from fl_node.ledger.note_folder import NoteFolder
 
     with means_of(Where(federation_file, content=[str(state) for state in states])) as means:
+        # Their gateways are gone, their folders are not.
+        latest = [NoteFolder(state / "checkpoints").latest_own() for state in states]
+        means = replace(means, checkpoints=tuple(note for note in latest if note is not None))
         made = export(means, ALL, out, blobs=True)
     return Packed(str(out), made.digest.hex(), made.size, made.missing)
 
