@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from fl_node.audit.means import Means
+from fl_node.audit.spoken import merged_by, objections_by
 from fl_node.audit.verdicts import Finding, Result
 from fl_node.content.cid import Cid
 from fl_node.errors import ContentError, ContentMismatch
@@ -55,7 +56,7 @@ def words_to_check(prefix: Prefix, update: UpdateEntry) -> list[Word]:
     """This publisher's objections since its previous update: what its report is to be held against."""
     mine = prefix.updates(update.ref.peer)
     began = mine[update.ref.sequence - 2].index if update.ref.sequence > 1 else -1
-    return _objections(prefix.upto(update.index), began + 1, update.ref.peer)
+    return _objections(prefix, update.ref.peer, began + 1, update.index)
 
 
 def loose_words(prefix: Prefix) -> list[Word]:
@@ -65,15 +66,15 @@ def loose_words(prefix: Prefix) -> list[Word]:
 
 def _since_last_update(prefix: Prefix, peer: int) -> list[Word]:
     mine = prefix.updates(peer)
-    return _objections(prefix, mine[-1].index + 1 if mine else 0, peer)
+    return _objections(prefix, peer, mine[-1].index + 1 if mine else 0, prefix.size)
 
 
-def _objections(prefix: Prefix, start: int, peer: int) -> list[Word]:
-    """What a peer said of others' updates, from an entry on. Of updates that are nowhere there is nothing to check."""
+def _objections(prefix: Prefix, peer: int, start: int, stop: int) -> list[Word]:
+    """What a peer said of others' updates at these entries. Of updates that are nowhere there is nothing to check."""
     found = []
-    for fact in prefix.facts(start):
+    for fact in objections_by(prefix, peer, start, stop):
         body = fact.body
-        if isinstance(body, UpdateObjected) and body.peer == peer != body.target.peer:
+        if isinstance(body, UpdateObjected):
             with suppress(LookupError):
                 prefix.upto(fact.index).update(body.target)
                 found.append((body.target, Objection(body.peer, fact.index, body.reason, body.evidence)))
@@ -291,17 +292,14 @@ def _is_true(reason: Reason, looked: Looked) -> bool | None:
 
 
 def had_by(prefix: Prefix, ref: UpdateRef, but: int) -> tuple[str, ...]:
-    """Who else had an update's bytes, by the ledger: merged or attested it; neither its publisher nor peer ``but``."""
+    """Who else had the bytes of an update that somebody objects to, by the ledger: merged or attested it; neither its
+    publisher nor peer ``but``."""
     found = []
     publisher = prefix.update(ref)
     for said in prefix.attestations(ref):
         if said.peer not in (but, ref.peer):
             found.append(f"peer {said.peer} attested at entry {said.index}")
-    for facts in prefix.peers():
-        if facts.number in (but, ref.peer):
-            continue
-        for update in prefix.updates(facts.number):
-            if update.index > publisher.index and any(one.ref == ref and one.share_ppm for one in update.parents):
-                found.append(f"{update.ref} merged at entry {update.index}")
-                break
+    for peer, (merging, index) in merged_by(prefix, ref).items():
+        if peer not in (but, ref.peer) and index > publisher.index:
+            found.append(f"{merging} merged at entry {index}")
     return tuple(found)
