@@ -15,12 +15,15 @@ from fl_node.records import Parent, Role, Rule
 from fl_node.spec import Spec
 
 
-def included(means: Means, update: UpdateEntry) -> Finding:
+def grown(means: Means, *, wanted: bool = True) -> tree.Grown:
+    """The tree over all entries, for the two checks that follow; none where these are not wanted."""
+    return tree.Grown(tree.entry_leaf(entry.topics, entry.data) for entry in means.entries if wanted)
+
+
+def included(grown: tree.Grown, root: bytes, update: UpdateEntry) -> Finding:
     """Check 2: an inclusion proof of the entry's leaf, made from the log and held against its root."""
-    size, root = means.log.size, means.log.root()
-    entry = means.log.entry(update.index)
-    proof = means.log.inclusion_proof(update.index, size)
-    leaf = tree.entry_leaf(entry.topics, entry.data)
+    size, leaf = grown.size, grown.subtree(0, update.index)
+    proof = tree.inclusion_proof(update.index, size, grown.subtree)
     data = {"size": size, "root": root.hex(), "leaf": leaf.hex(), "proof": [node.hex() for node in proof]}
     if not tree.verify_inclusion(leaf, update.index, size, proof, root):
         text = f"the leaf of entry {update.index} does not lead to the root of {size} entries"
@@ -28,14 +31,14 @@ def included(means: Means, update: UpdateEntry) -> Finding:
     return Finding("included", Result.OK, f"at {update.index} of {size} entries, {len(proof)} hashes", data)
 
 
-def consistent(means: Means, update: UpdateEntry) -> Finding:
+def consistent(grown: tree.Grown, update: UpdateEntry) -> Finding:
     """Check 3: the log up to what the publisher had seen has the root that it signed."""
     seen, signed = update.update.seen, update.update.seen_root
     data = {"seen": seen, "seen_root": signed.hex()}
     if seen > update.index:
         text = f"claims to have seen {seen} entries before entry {update.index}"
         return Finding("consistent", Result.FAILED, text, data)
-    root = means.log.root(seen)
+    root = tree.root_at(seen, grown.subtree)
     if root != signed:
         text = (
             f"its publisher had seen {seen} entries with root {signed.hex()}; this log's first {seen} have "

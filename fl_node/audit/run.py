@@ -164,15 +164,16 @@ def _breaches(means: Means) -> list[Finding]:
 
 def _by_log(means: Means, scope: Scope, updates: Sequence[UpdateEntry], found: _Found, tell: Progress) -> None:
     spec = None if means.federation is None else means.federation.spec
-    each: Mapping[str, Callable[[UpdateEntry], Finding]] = {
-        "included": partial(log_checks.included, means),
-        "consistent": partial(log_checks.consistent, means),
-        "selection": partial(log_checks.selection, means),
-        "membership": partial(log_checks.membership, means),
-        "score": lambda update: score_finding(spec, means.prefix, update),
-    }
-    wanted = [check for name, check in each.items() if name in scope.checks]
     with _timed(found, "log"):
+        grown = log_checks.grown(means, wanted=not scope.checks.isdisjoint(("included", "consistent")))
+        each: Mapping[str, Callable[[UpdateEntry], Finding]] = {
+            "included": partial(log_checks.included, grown, means.log.root()),
+            "consistent": partial(log_checks.consistent, grown),
+            "selection": partial(log_checks.selection, means),
+            "membership": partial(log_checks.membership, means),
+            "score": lambda update: score_finding(spec, means.prefix, update),
+        }
+        wanted = [check for name, check in each.items() if name in scope.checks]
         for done, update in enumerate(updates):
             for check in wanted:
                 found.add(update.ref, check(update))

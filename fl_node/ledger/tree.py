@@ -56,6 +56,23 @@ def root(leaves: Sequence[bytes]) -> bytes:
     return frontier.root
 
 
+class Grown:
+    """A whole tree in memory, for many proofs: twice 32 bytes a leaf, and what Python adds."""
+
+    __slots__ = ("_levels", "size")
+
+    def __init__(self, leaves: Iterable[bytes]) -> None:
+        self._levels = [list(leaves)]
+        self.size = len(self._levels[0])
+        while len(self._levels[-1]) > 1:
+            below = self._levels[-1]
+            self._levels.append([node_hash(below[at], below[at + 1]) for at in range(0, len(below) - 1, 2)])
+
+    def subtree(self, level: int, position: int) -> bytes:
+        """Hash of a complete subtree: a :data:`Subtree`."""
+        return self._levels[level][position]
+
+
 class Frontier:
     """The right edge of a growing tree: its size and the hashes of its peaks, largest first."""
 

@@ -57,6 +57,9 @@ def test_roots_agree_with_the_definition_at_every_size() -> None:
     for size in range(len(LEAVES) + 1):
         expected = by_definition(LEAVES[:size])
         assert tree.root(LEAVES[:size]) == tree.root_at(size, subtree) == expected
+        grown = tree.Grown(LEAVES[:size])
+        assert grown.size == size and tree.root_at(size, grown.subtree) == expected
+        assert all(grown.subtree(*peak) == subtree(*peak) for peak in tree.peaks(size))
         frontier = tree.Frontier.at(size, subtree)
         assert frontier.root == expected
         if size < len(LEAVES):
