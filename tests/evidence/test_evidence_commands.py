@@ -36,6 +36,12 @@ class Packed:
     def content(self) -> list[str]:
         return [part for site in "abc" for part in ("--content", str(self.folder / f"site-{site}"))]
 
+    @property
+    def checkpoints(self) -> list[str]:
+        """What each peer signed last."""
+        notes = [max(self.folder.glob(f"site-{site}/checkpoints/own-*.note")) for site in "abc"]
+        return [part for note in notes for part in ("--checkpoint", str(note))]
+
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Packed]:
@@ -70,6 +76,8 @@ def test_the_demo_packs_itself(demo: Packed) -> None:
     assert table["head"]["root"] == demo.result["root"].removeprefix("0x")
     assert table["head"]["size"] == demo.result["entries"] and table["scope"] == {"kind": "all"} and table["blobs"]
     assert sum(name.startswith("blobs/") for name in files) == demo.result["updates"] == 9
+    notes = [raw for name, raw in files.items() if name.startswith("checkpoints/")]
+    assert sorted(notes) == sorted(Path(name).read_bytes() for name in demo.checkpoints[1::2])
     assert files["federation.toml"] == (demo.folder / "federation.toml").read_bytes()
     assert files["genesis.safetensors"] == (demo.folder / "federation.genesis.safetensors").read_bytes()
 
@@ -152,7 +160,8 @@ def test_export_from_the_chain_is_the_demos_pack_again(
     port = int(demo.result["rpc"].rsplit(":", 1)[1])
     out = tmp_path / "again.zip"
     with DevChain.start("anvil", port=port, state=demo.folder / "anvil.json"):
-        assert demo.result["pack"]["digest"] in export(*demo.content, "--all", "--blobs", "--out", out)
+        said = export(*demo.content, *demo.checkpoints, "--all", "--blobs", "--out", out)
+        assert demo.result["pack"]["digest"] in said
         assert out.read_bytes() == demo.pack.read_bytes()
         assert "exists" in export(*demo.content, "--all", "--out", out, code=2)
         told = json.loads(export(*demo.content, "--update", "2#2", "--blobs", "--out", out, "--force", "--json"))
