@@ -38,7 +38,7 @@ td.n { text-align: right } td.s { text-align: center }
 .contradicted { color: var(--contradicted) } .suspicious { color: var(--suspicious) }
 .failed { color: var(--failed); font-weight: 600 }
 details { border-bottom: 1px solid var(--line); padding: .3rem 0 } summary { cursor: pointer }
-summary:focus-visible { outline: 2px solid var(--outlier) } li { margin: .4rem 0 }
+summary:focus-visible, .wide:focus-visible { outline: 2px solid var(--outlier) } li { margin: .4rem 0 }
 @media print { details > * { display: block } body { max-width: none } }
 """
 
@@ -108,7 +108,7 @@ def _summary(counts: Mapping[str, Mapping[str, int]]) -> str:
             cells = "".join(_count(counts[check.name].get(result.value, 0), result) for result in Result)
             rows.append(f'<tr><td class="n">{check.number}</td><th scope="row">{check.name}</th>{cells}</tr>')
     return (
-        f'<div class="wide"><table><thead><tr><th>#</th><th>check</th>{head}</tr></thead>{"".join(rows)}</table></div>'
+        f'<div class="wide" tabindex="0"><table><thead><tr><th>#</th><th>check</th>{head}</tr></thead>{"".join(rows)}</table></div>'
     )
 
 
@@ -150,7 +150,7 @@ def _matrix(updates: Iterable[Mapping[str, Any]]) -> str:
             f"{cells}</tr>"
         )
     return (
-        f'<div class="wide"><table><thead><tr><th>update</th><th>site</th><th>round</th>{head}</tr></thead>'
+        f'<div class="wide" tabindex="0"><table><thead><tr><th>update</th><th>site</th><th>round</th>{head}</tr></thead>'
         f"{''.join(rows)}</table></div>"
     )
 
@@ -184,7 +184,7 @@ def _meaning() -> str:
         for check in CHECKS
     )
     head = "<tr><th>#</th><th>check</th><th>proves that</th><th>does not prove</th></tr>"
-    return f'<div class="wide"><table><thead>{head}</thead>{rows}</table></div>'
+    return f'<div class="wide" tabindex="0"><table><thead>{head}</thead>{rows}</table></div>'
 
 
 def _list(items: Iterable[str]) -> str:
