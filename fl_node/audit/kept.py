@@ -5,15 +5,14 @@ A result is kept under the root of the log up to its update, so it never outlive
 
 from __future__ import annotations
 
-import io
 import json
 import sqlite3
+import struct
 import threading
 from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fl_node.audit.known import Known, Sketch
 from fl_node.audit.replay import Replayed
@@ -25,6 +24,9 @@ from fl_node.records import UpdateRef
 #: Another number where what is kept means something else.
 _VERSION: Final = 2
 _SCHEMA: Final = "CREATE TABLE IF NOT EXISTS kept (key BLOB PRIMARY KEY, result TEXT, sketch BLOB) WITHOUT ROWID"
+_CHECKS: Final = ("bytes", "well-formed", "commitment", "merge")
+_LENGTHS: Final = struct.Struct("<3i")
+_KINDS: Final = ("<f8", "<i4", "<f8")
 
 
 class Kept:
@@ -54,25 +56,25 @@ class Kept:
 
     def load(self, index: int, *, sketching: bool) -> Replayed | None:
         """The kept result of the update at an entry; ``None`` where there is none that will do."""
-        with self._lock:
-            row = self._db.execute("SELECT result, sketch FROM kept WHERE key = ?", (self._key(index),)).fetchone()
-        if row is None or (sketching and row[1] is None):
-            return None
         try:
+            with self._lock:
+                row = self._db.execute("SELECT result, sketch FROM kept WHERE key = ?", (self._key(index),)).fetchone()
+            if row is None or (sketching and row[1] is None):
+                return None
             table = json.loads(row[0])
             ref = UpdateRef.parse(table["update"])
             findings = tuple(_finding(item) for item in table["findings"])
             known = None if row[1] is None else _unpacked(bytes.fromhex(table["digest"]), row[1])
-        except (ValueError, KeyError, TypeError, OSError):
-            return None
-        if ref is None:
+        except (ValueError, KeyError, TypeError, sqlite3.Error):
+            return None  # a damaged file: the result is reached again
+        if ref is None or tuple(finding.check for finding in findings) != _CHECKS:
             return None
         self.taken += 1
         return Replayed(ref, findings, known)
 
     def save(self, index: int, replayed: Replayed) -> None:
         """Keep a result, if it is one to keep."""
-        if any(finding.result is not Result.OK for finding in replayed.findings):
+        if [(finding.check, finding.result) for finding in replayed.findings] != [(name, Result.OK) for name in _CHECKS]:
             return
         known = replayed.known
         table = {
@@ -113,19 +115,28 @@ def _finding(item: Any) -> Finding:
 
 
 def _packed(known: Known) -> bytes:
-    sink = io.BytesIO()
-    arrays: dict[str, NDArray[Any]] = {"model": known.model.vector}
-    if known.model.votes is not None:
-        arrays["votes"] = known.model.votes
-    if known.base is not None:
-        arrays["base"] = known.base.vector
-        if known.base.votes is not None:
-            arrays["base_votes"] = known.base.votes
-    np.savez(sink, allow_pickle=False, **arrays)
-    return sink.getvalue()
+    """Lengths in bytes of three arrays, -1 for one that is not there; then the arrays, little-endian."""
+    arrays = (known.model.vector, known.model.votes, known.base.vector if known.base else None)
+    parts = [
+        None if array is None else array.astype(kind, copy=False).tobytes()
+        for array, kind in zip(arrays, _KINDS, strict=True)
+    ]
+    lengths = _LENGTHS.pack(*(-1 if part is None else len(part) for part in parts))
+    return lengths + b"".join(part for part in parts if part is not None)
 
 
 def _unpacked(digest: bytes, packed: bytes) -> Known:
-    with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
-        base = Sketch(arrays["base"], arrays.get("base_votes")) if "base" in arrays else None
-        return Known(digest, Sketch(arrays["model"], arrays.get("votes")), base)
+    """
+    Raises:
+        ValueError: not what :func:`_packed` writes.
+    """
+    if len(packed) < _LENGTHS.size:
+        raise ValueError(f"got {len(packed)} bytes of a sketch")
+    arrays, at = [], _LENGTHS.size
+    for length, kind in zip(_LENGTHS.unpack_from(packed), _KINDS, strict=True):
+        arrays.append(None if length < 0 else np.frombuffer(packed[at : at + length], kind))
+        at += max(0, length)
+    model, votes, base = arrays
+    if at != len(packed) or model is None:
+        raise ValueError(f"got {len(packed)} bytes of a sketch, expected {at}")
+    return Known(digest, Sketch(model, votes), None if base is None else Sketch(base, None))
