@@ -74,7 +74,7 @@ class Kept:
 
     def save(self, index: int, replayed: Replayed) -> None:
         """Keep a result, if it is one to keep."""
-        if [(finding.check, finding.result) for finding in replayed.findings] != [(name, Result.OK) for name in _CHECKS]:
+        if {finding.check: finding.result for finding in replayed.findings} != dict.fromkeys(_CHECKS, Result.OK):
             return
         known = replayed.known
         table = {
