@@ -14,6 +14,8 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u
 _SIGNS: Final = {"ok": "✓", "outlier": "≈", "unknown": "?", "contradicted": "≠", "suspicious": "!", "failed": "✗"}
 #: The last one is about the federation as a whole.
 _OF_UPDATES: Final = CHECKS[:-1]
+#: A table that may be wider than the page; in reach of the keyboard, so that it can be scrolled.
+_WIDE: Final = '<div class="wide" tabindex="0">'
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --quiet: #57606a; --line: #d8dee4; --soft: #f6f8fa;
   --ok: #1a7f37; --outlier: #0969da; --unknown: #7d4e00; --contradicted: #8250df; --suspicious: #8250df;
@@ -107,9 +109,7 @@ def _summary(counts: Mapping[str, Mapping[str, int]]) -> str:
         if check.name in counts:
             cells = "".join(_count(counts[check.name].get(result.value, 0), result) for result in Result)
             rows.append(f'<tr><td class="n">{check.number}</td><th scope="row">{check.name}</th>{cells}</tr>')
-    return (
-        f'<div class="wide" tabindex="0"><table><thead><tr><th>#</th><th>check</th>{head}</tr></thead>{"".join(rows)}</table></div>'
-    )
+    return f"{_WIDE}<table><thead><tr><th>#</th><th>check</th>{head}</tr></thead>{''.join(rows)}</table></div>"
 
 
 def _count(number: int, result: Result) -> str:
@@ -150,7 +150,7 @@ def _matrix(updates: Iterable[Mapping[str, Any]]) -> str:
             f"{cells}</tr>"
         )
     return (
-        f'<div class="wide" tabindex="0"><table><thead><tr><th>update</th><th>site</th><th>round</th>{head}</tr></thead>'
+        f"{_WIDE}<table><thead><tr><th>update</th><th>site</th><th>round</th>{head}</tr></thead>"
         f"{''.join(rows)}</table></div>"
     )
 
@@ -184,7 +184,7 @@ def _meaning() -> str:
         for check in CHECKS
     )
     head = "<tr><th>#</th><th>check</th><th>proves that</th><th>does not prove</th></tr>"
-    return f'<div class="wide" tabindex="0"><table><thead>{head}</thead>{rows}</table></div>'
+    return f"{_WIDE}<table><thead>{head}</thead>{rows}</table></div>"
 
 
 def _list(items: Iterable[str]) -> str:
