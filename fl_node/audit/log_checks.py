@@ -107,6 +107,8 @@ def selection(means: Means, update: UpdateEntry) -> Finding:
 
 def _other_shares(spec: Spec, prefix: Prefix, update: UpdateEntry, chosen: Selection) -> str | None:
     recorded = {parent.ref for parent in update.parents}
+    if len(recorded) != len(update.parents):
+        return f"records a parent more than once: {told(update.parents)}"
     candidates = [entry for entry in chosen.candidates if entry.ref in recorded]
     rule = rule_of(spec, len(candidates))
     if update.update.rule != rule:

@@ -120,6 +120,12 @@ class Means:
     rpc: str = ""
 
     @property
+    def sound(self) -> Prefix:
+        """The entries before the first that no contract can have taken: what may be summed up. A log that breaks the
+        rules may name a round of four billion."""
+        return self.prefix.upto(min(self.prefix.size, *self.breaches, len(self.entries)))
+
+    @property
     def spec_digest(self) -> bytes:
         """SHA-256 of the spec at hand, which need not be the one that the ledger was opened with; zeros without one."""
         return bytes(32) if self.federation is None else self.federation.digest

@@ -97,7 +97,7 @@ def shown(means: Means, report: Report, arguments: argparse.Namespace, out: Path
     if arguments.completeness and means.federation is not None:
         from fl_node.completeness import completeness
 
-        extra = completeness(means.federation.spec, means.prefix)
+        extra = completeness(means.federation.spec, means.sound)
         told["completeness"] = extra.as_json()
     if out is not None:
         from fl_node.audit.page import page
