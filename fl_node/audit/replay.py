@@ -81,6 +81,7 @@ class Replay:
         self._spec, self._prefix, self._genesis = spec, prefix, genesis
         self._opener, self._merging, self._sketching, self._jobs = opener, merging, sketching, jobs
         self._bases = _Bases()
+        self._threads = 1
 
     def run(self, wanted: Sequence[UpdateEntry]) -> Iterator[Replayed]:
         """Each wanted update, in the order of the log."""
@@ -88,7 +89,9 @@ class Replay:
         needs = [self._needs(update) for update in ordered]
         shelf = self._opener(Counter(entry.ref for some in needs for entry in some))
         self.shelf = shelf
-        if self._jobs <= 1:
+        # Of few updates each has several threads.
+        self._threads = max(1, self._jobs // max(1, len(ordered)))
+        if self._jobs <= 1 or len(ordered) == 1:
             for update, needed in zip(ordered, needs, strict=True):
                 yield self._one(shelf, update, needed)
             return
@@ -124,7 +127,7 @@ class Replay:
         return latest_own(self._prefix.upto(update.index), update.ref.peer) if clips and update.parents else None
 
     def _one(self, shelf: Shelf, update: UpdateEntry, needed: Sequence[UpdateEntry]) -> Replayed:
-        taken = shelf.take(needed)
+        taken = shelf.take(needed, threads=self._threads)
         try:
             own, findings = taken[0], list(taken[0].findings)
             sketch = None
@@ -192,6 +195,7 @@ class Replay:
                 shares,
                 rule,
                 centre=middle,
+                threads=self._threads,
                 forget=forget,
             )
         except (ValueError, MalformedWeights) as cause:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -100,9 +100,12 @@ class Shelf:
         #: How many times bytes were had again because memory was short.
         self.reopened = 0
 
-    def take(self, entries: Sequence[UpdateEntry]) -> list[Opened]:
-        """These updates' weights, to be given back by :meth:`give_back`."""
-        return [self._take(entry) for entry in entries]
+    def take(self, entries: Sequence[UpdateEntry], *, threads: int = 1) -> list[Opened]:
+        """These updates' weights, opened by so many threads, to be given back by :meth:`give_back`."""
+        if threads <= 1 or len(entries) <= 1:
+            return [self._take(entry) for entry in entries]
+        with ThreadPoolExecutor(min(threads, len(entries)), "open") as pool:
+            return list(pool.map(self._take, entries))
 
     def give_back(self, entries: Sequence[UpdateEntry]) -> None:
         """Done with these."""
