@@ -1,0 +1,283 @@
+"""Federations played in memory by peers that do what real ones do, and by some that lie at one place.
+
+Each update is selected, merged, trained, scored, committed to and reported as the package's own rules have it. A
+:class:`Lie` replaces one step of one update; whoever plays after it plays honestly on top of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import small_nets
+from signed_ledger import CHAIN_ID, SignedLedger, founders, key
+from small_nets import Scored, Splits
+
+from fl_node.attesting import coarsened
+from fl_node.content.cid import Cid
+from fl_node.content.memory import MemoryStore
+from fl_node.errors import MalformedWeights
+from fl_node.journal import Draft
+from fl_node.keys import Signer
+from fl_node.ledger.deploy import Opening
+from fl_node.merging import weights
+from fl_node.merging.aggregation import Merge, aggregate
+from fl_node.merging.attested import attestable
+from fl_node.merging.outcomes import Failure
+from fl_node.merging.selection import Selection, select
+from fl_node.merging.weights import Array, Tensors
+from fl_node.prefix import UpdateEntry
+from fl_node.records import Attestation, Flag, Parent, Reason, Update, UpdateRef
+from fl_node.report import compose_report
+from fl_node.spec import Federation, Spec, parse_federation
+
+Model = dict[str, Array]
+
+SPEC = """\
+format = 1
+name = "four sites"
+
+[task]
+data = "digits"
+input_shape = [{size}]
+classes = 4
+validation = 0.2
+test = 0.25
+
+[model]
+name = "{model}"
+hidden = [8]
+
+[merging]
+selection = "{selection}"
+k = 2
+aggregation = "{aggregation}"
+objection_quorum = 3
+
+[attestation]
+mode = "{attesting}"
+coarsen_ppm = 1000
+
+[rounds]
+planned = {rounds}
+mode = "{mode}"
+max_lag = {max_lag}
+"""
+
+
+@dataclass
+class Lie:
+    """What one update does otherwise. Each is given what an honest peer has there, and returns something else."""
+
+    seen: Callable[[int], int] | None = None
+    seen_root: Callable[[bytes], bytes] | None = None
+    #: Who is merged and recorded, of those that the policy gives.
+    chosen: Callable[[list[UpdateEntry]], list[UpdateEntry]] | None = None
+    #: The base, from candidates, their models and the honest merge.
+    base: Callable[[Sequence[UpdateEntry], Sequence[Tensors], Merge], Tensors] | None = None
+    parents: Callable[[tuple[Parent, ...]], tuple[Parent, ...]] | None = None
+    model: Callable[[Model], Tensors] | None = None
+    blob: Callable[[bytes], bytes] | None = None
+    scored: Callable[[Scored], Scored] | None = None
+    draft: Callable[[Draft], Draft] | None = None
+    report: Callable[[bytes], bytes] | None = None
+    update: Callable[[Update], Update] | None = None
+    signer: Signer | None = None
+    data: Callable[[Update, tuple[Parent, ...]], bytes] | None = None
+
+
+@dataclass
+class Play:
+    """A federation under way. ``models`` and ``bases`` are what was published and started from, by update."""
+
+    mode: str = "async"
+    peers: int = 4
+    rounds: int = 3
+    seed: int = 1
+    size: int = 6
+    model: str = "logistic"
+    selection: str = "all-latest"
+    aggregation: str = "fedavg"
+    attesting: str = "all"
+    max_lag: int = 40
+    salt: str = ""
+    rows: tuple[int, int, int] = (80, 200, 250)
+    lies: dict[str, Lie] = field(default_factory=dict)
+    genesis_weights: Callable[[bytes], bytes] = lambda digest: digest
+    code: bytes | None = None
+
+    def __post_init__(self) -> None:
+        names = ("size", "model", "selection", "aggregation", "attesting", "rounds", "mode", "max_lag")
+        self.spec_bytes = SPEC.format(**{name: getattr(self, name) for name in names}).encode()
+        self.federation: Federation = parse_federation(self.spec_bytes)
+        self.spec: Spec = self.federation.spec
+        self.splits: list[Splits] = small_nets.deal(self.spec, self.peers + 1, self.seed, self.rows)
+        self.genesis = small_nets.genesis(self.spec, self.seed)
+        self.schema = weights.schema_of(self.genesis)
+        self.stores = {number: MemoryStore() for number in range(1, self.peers + 2)}
+        content = self.stores[1].add(weights.encode(self.genesis))
+        self.stores[1].add(self.spec_bytes)
+        self.models: dict[UpdateRef, Model] = {}
+        self.bases: dict[UpdateRef, Tensors] = {}
+        self.ledger = SignedLedger(key("owner"), self.salt)
+        members = [(key(f"peer {n}"), f"site-{n}") for n in range(1, self.peers + 1)]
+        self.ledger.open(
+            Opening(
+                *(self.federation.digest, content.digest, self.genesis_weights(weights.digest(self.genesis))),
+                *(Flag(0), 0, key("owner").address, founders(members)),
+            ),
+            members,
+            code=self.code,
+        )
+        for number in range(1, self.peers + 1):
+            self.ledger.announce(number, f"memory://{number}")
+
+    def whole(self) -> Play:
+        """All planned rounds and the closing updates. A fifth member comes after round 1; it is retired at the end."""
+        newcomer = 0
+        for number in range(1, self.rounds + 1):
+            for peer in range(1, self.peers + 1):
+                self.turn(peer, number)
+            if newcomer:
+                self.turn(newcomer, number)
+            if number == 1:
+                newcomer = self.ledger.admit(key("newcomer"), "site-new")
+        for peer in range(1, self.peers + 1):
+            self.turn(peer, self.rounds + 1, final=True)
+        self.ledger.retire(newcomer, len(self.ledger.entries))
+        return self
+
+    # ---- one update ------------------------------------------------------------------------------------------------
+
+    def turn(self, peer: int, number: int, *, final: bool = False, force: bool = False) -> UpdateRef:
+        """One round of one peer, as :func:`fl_node.round.play_round` has it."""
+        prefix = self.ledger.prefix
+        ref = UpdateRef(peer, prefix.sequence(peer) + 1)
+        lie = self.lies.get(str(ref), Lie())
+        seen = len(self.ledger.entries) if lie.seen is None else lie.seen(len(self.ledger.entries))
+        root = self.ledger.root(seen)
+        chosen, candidates, failures = self._gathered(peer, number, seen)
+        if lie.chosen is not None:
+            candidates = lie.chosen(candidates)
+        models = [self._read(entry) for entry in candidates]
+        merged = self._merged(peer, candidates, models, chosen)
+        base = merged.tensors if lie.base is None else lie.base(candidates, models, merged)
+        parents = merged.parents if lie.parents is None else lie.parents(merged.parents)
+        self.bases[ref] = base
+        self._attest(peer, number, seen, candidates)
+        rows = self.splits[peer - 1]
+        model = dict(base) if final else small_nets.train(base, rows.train, 1000 * peer + ref.sequence)
+        if lie.model is not None:
+            model = dict(lie.model(model))
+        self.models[ref] = model
+        draft = Draft(
+            *(ref.sequence, number, final, seen, root if lie.seen_root is None else lie.seen_root(root), parents),
+            outcomes=chosen.outcomes_after(failures, merged.rejected),
+            rule=merged.rule,
+            base=weights.digest(base),
+            weights=weights.digest(model),
+            train_samples=0 if final else len(rows.train.classes),
+            base_score_ppm=small_nets.score(self.spec, base, rows.test).score_ppm,
+        )
+        self._publish(ref, draft, model, small_nets.score(self.spec, model, rows.test), lie, force)
+        return ref
+
+    def _publish(self, ref: UpdateRef, draft: Draft, model: Model, found: Scored, lie: Lie, force: bool) -> None:
+        store, address = self.stores[ref.peer], self.ledger.address
+        if lie.draft is not None:
+            draft = lie.draft(draft)
+        if lie.scored is not None:
+            found = lie.scored(found)
+        blob = b"".join(weights.encode(model, weights.origin(CHAIN_ID, address, ref.peer, ref.sequence)))
+        cid = store.add(blob if lie.blob is None else lie.blob(blob))
+        report = compose_report(ref.peer, draft, cast(Any, found))
+        report_cid = store.add(report if lie.report is None else lie.report(report))
+        update = Update(
+            *(cid.digest, (Flag.FINAL if draft.final else Flag(0))),
+            weights.commitment(CHAIN_ID, address, ref.peer, ref.sequence, draft.weights),
+            *(draft.base, report_cid.digest, draft.seen, draft.seen_root, ref.sequence, draft.round),
+            *(found.score_ppm, draft.base_score_ppm, draft.train_samples, found.samples, draft.rule),
+        )
+        if lie.update is not None:
+            update = lie.update(update)
+        data = None if lie.data is None else lie.data(update, draft.parents)
+        self.ledger.publish(ref.peer, update, draft.parents, force=force, signer=lie.signer, data=data)
+
+    def _gathered(
+        self, peer: int, number: int, seen: int
+    ) -> tuple[Selection, list[UpdateEntry], dict[UpdateRef, Failure]]:
+        """Choose, read, object to what is of no use, and choose again."""
+        failed: dict[UpdateRef, Failure] = {}
+        while True:
+            prefix = self.ledger.prefix
+            chosen = select(self.spec, prefix, peer, number, seen=seen, now_s=self.ledger.time_s + 1, failed=failed)
+            bad = {}
+            for entry in chosen.candidates:
+                trouble = self._trouble(entry)
+                if trouble is not None:
+                    bad[entry.ref] = replace(trouble, reason=Reason.WITHDRAWN) if entry.ref.peer == peer else trouble
+            if not bad:
+                return chosen, list(chosen.candidates), failed
+            for ref, why in bad.items():
+                self.ledger.object(peer, ref, why.reason)
+            failed |= bad
+
+    def _read(self, entry: UpdateEntry) -> Tensors:
+        store = self.stores[entry.ref.peer]
+        return weights.decode(store.get(Cid("raw", entry.content), 1 << 20), self.schema).tensors
+
+    def _trouble(self, entry: UpdateEntry) -> Failure | None:
+        store = self.stores[entry.ref.peer]
+        try:
+            tensors = weights.decode(store.get(Cid("raw", entry.content), 1 << 20), self.schema).tensors
+            weights.check_magnitude(tensors, self.spec.merging.max_magnitude)
+        except MalformedWeights as cause:
+            return Failure(Reason.MALFORMED, str(cause))
+        digest = weights.digest(tensors)
+        if weights.commitment(CHAIN_ID, self.ledger.address, *_pair(entry.ref), digest) != entry.update.weights:
+            return Failure(Reason.DIGEST_MISMATCH, "another commitment")
+        return None
+
+    def _merged(
+        self, peer: int, candidates: Sequence[UpdateEntry], models: Sequence[Tensors], chosen: Selection
+    ) -> Merge:
+        standing = {entry.ref: chosen._choice.standing(entry) for entry in candidates if chosen._choice is not None}
+        return aggregate(self.spec, candidates, models, lambda: self.genesis, standing=standing)
+
+    def _attest(self, peer: int, number: int, seen: int, candidates: Sequence[UpdateEntry]) -> None:
+        """What was merged, scored on this peer's validation rows."""
+        if self.attesting == "none":
+            return
+        prefix, now_s = self.ledger.prefix, self.ledger.time_s + 1
+        wanted = attestable(self.spec, prefix, peer, number, seen=seen, now_s=now_s, candidates=candidates)
+        items = []
+        for entry in wanted:
+            base = self.bases[entry.ref]
+            items.append(Attestation(*_pair(entry.ref), *(self.measured(peer, m) for m in (self._read(entry), base))))
+        if items:
+            self.ledger.attest(peer, items)
+
+    def measured(self, peer: int, model: Tensors) -> int:
+        """What a peer tells of a model: the score on its validation rows, coarsened."""
+        found = small_nets.score(self.spec, model, self.splits[peer - 1].validation)
+        return coarsened(found.score_ppm, self.spec.attestation.coarsen_ppm)
+
+    # ---- questions -------------------------------------------------------------------------------------------------
+
+    def update(self, ref: str) -> UpdateEntry:
+        found = UpdateRef.parse(ref)
+        assert found is not None
+        return self.ledger.prefix.update(found)
+
+    def blob(self, cid: Cid) -> bytes:
+        return next(bytes(store.get(cid, 1 << 20)) for store in self.stores.values() if store.has(cid))
+
+
+def _pair(ref: UpdateRef) -> tuple[int, int]:
+    return ref.peer, ref.sequence
+
+
+def with_update(**changes: Any) -> Lie:
+    """An update some of whose fields are other ones."""
+    return Lie(update=lambda update: replace(update, **changes))
