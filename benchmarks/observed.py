@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fl_node.audit.known import Known
 from fl_node.audit.sketch import sketch_of
+from fl_node.content.names import cid_of_update
 from fl_node.learning.splits import Splits
 from fl_node.merging import weights
 from fl_node.merging.weights import Tensors
@@ -20,7 +21,6 @@ from fl_node.simulation.federation import in_memory
 from fl_node.simulation.settings import Settings
 from fl_node.simulation.ticks import Ticks
 from fl_node.spec import Spec
-from fl_node.supply import cid_of_update
 
 
 @dataclass(frozen=True, slots=True)

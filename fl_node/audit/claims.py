@@ -137,7 +137,7 @@ class Judgement:
     """A gap and what is made of it, as fractions.
 
     ``centre``: the median of what sites measured. ``usual``: the median gap of the other publishers of the round, at
-    least 0; where they are few, 0. ``allowed``: above it a gap is far; ``None`` where data differ, and too few others
+    least 0; of fewer than two, 0. ``allowed``: above it a gap is far; ``None`` where data differ, and too few others
     publish to say how much.
     """
 
@@ -241,7 +241,7 @@ def judge(kind: Kind, spec: Spec, prefix: Prefix, mine: Measured) -> Judgement:
     centre = kind.claim(mine.entry) - gap
     others = [each for peer, each in there.gaps[kind.name].items() if peer != own]
     enough = len(others) >= FEWEST_OTHERS
-    usual = max(0.0, statistics.median(value for value, _ in others)) if enough else 0.0
+    usual = max(0.0, statistics.median(value for value, _ in others)) if len(others) > 1 else 0.0
     alike = data_look_alike(spec, prefix, number, own)
     allowed = None
     if alike:
