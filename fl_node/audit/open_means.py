@@ -45,6 +45,7 @@ from fl_node.spec import Deployment, Federation, genesis_path, parse_federation,
 MOST_SPEC_BYTES: Final = 1 << 20
 _MOST_NOTES_BYTES: Final = 1 << 22
 _CATCH_UP_S: Final = (0.0, 0.3, 1.0)
+_CONFIRMATIONS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ def means_of(where: Where) -> Iterator[Means]:
         else:
             index = stack.enter_context(_index(where, reader, depth))
             index.sync()
+            _confirm(index, reader, depth)
         prefix = folded(index.entries())
         beside = None if where.contract else _beside(where.federation)
         blobs = GatewayBlobs(
@@ -204,6 +206,30 @@ def _caught_up(index: LedgerIndex, reader: RpcReader, served: list[SignedCheckpo
         index.sync()
     on_chain = reader.head(0, fresh=True).size
     return [note for note in served if not index.size < note.checkpoint.size <= on_chain]
+
+
+def _confirm(index: LedgerIndex, reader: RpcReader, depth: int) -> None:
+    """Ask the contract again for the root at the block where the index stands: a file that was there before, and is at
+    that block already, has only itself to vouch for it.
+
+    Raises:
+        InconsistentLog: the contract has another root.
+        ChainUnavailable: the endpoint is behind, or moves too fast.
+    """
+    for _ in range(_CONFIRMATIONS):
+        head, known = reader.head(depth, fresh=True), index.head
+        if head.block_hash == known.block_hash:
+            if (head.size, head.root) != (index.size, index.root()):
+                raise InconsistentLog(
+                    f"the local index has {index.size} entries with root {index.root().hex()}, expected {head.size} "
+                    f"with root {head.root.hex()} as the contract: the file was altered; delete it and start again"
+                )
+            return
+        index.sync()  # the chain moved meanwhile
+    raise ChainUnavailable(
+        f"the endpoint is at block {head.block_number}, an earlier audit was at {known.block_number}; wait until it "
+        "has caught up, use another one, or name another --work"
+    )
 
 
 def recheck(log: LogStore, entries: Sequence[Entry]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import tempfile
@@ -216,15 +217,17 @@ def page_file(name: str | None) -> Path | None:
 
 
 @contextmanager
-def working_folder(named: str | None, beside: Path | None, suffix: str) -> Iterator[Path]:
-    """Folder of what is kept between runs: named, beside the federation file if it can be, or one for this run only.
+def working_folder(named: str | None, file: Path | None, kind: str) -> Iterator[Path]:
+    """Folder of what is kept between runs: named, the user's own for this federation file, or one for this run only.
+
+    Never beside the file: whoever sends a federation file round may put made-up results beside it.
 
     Raises:
         UsageError: the named one cannot be written.
     """
     folder = Path(named) if named else None
-    if folder is None and beside is not None and beside.is_file():
-        folder = beside.with_name(f"{beside.name}.{suffix}")
+    if folder is None and file is not None and file.is_file():
+        folder = _own_folder(file, kind)
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -237,8 +240,18 @@ def working_folder(named: str | None, beside: Path | None, suffix: str) -> Itera
         else:
             yield folder
             return
-    with tempfile.TemporaryDirectory(prefix=f"fl-node-{suffix}-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"fl-node-{kind}-") as scratch:
         yield Path(scratch)
+
+
+def _own_folder(file: Path, kind: str) -> Path | None:
+    """In the user's cache, by the file's place; ``None`` for a user without a home."""
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    name = hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:16]
+    return caches / "fl-node" / kind / f"{file.stem}-{name}"
 
 
 @contextmanager
