@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("merge", "robust", "content", "memory", "gas", "federation", "batched", "simulation")
+NAMES = ("merge", "robust", "content", "memory", "gas", "federation", "batched", "simulation", "audit")
 
 
 def main() -> int:
