@@ -4,30 +4,43 @@ from __future__ import annotations
 
 from fl_node.audit.means import Means
 from fl_node.audit.verdicts import Finding, Result
-from fl_node.ledger.checkpoint import conflicts, holds
+from fl_node.ledger.checkpoint import SignedCheckpoint, conflicts, holds
 
 NAME = "consistent"
 
 
 def checkpoints(means: Means) -> list[Finding]:
-    """One finding for each checkpoint; one that says so where there is none."""
-    if not means.checkpoints:
+    """One finding for each checkpoint that counts; one that says so where there is none."""
+    counted = [signed for signed in means.checkpoints if not _strangers(means, signed)]
+    found = [_held(means, signed) for signed in counted]
+    if not counted:
         text = "nobody's checkpoint was at hand, so only the endpoint vouches that this is all of the log"
-        return [Finding(NAME, Result.UNKNOWN, text, {"checkpoints": 0}, asked=False)]
-    found = []
-    for signed in means.checkpoints:
-        said = signed.checkpoint
-        who = ", ".join(_named(means, account) for account in signed.signers)
-        data = {"size": said.size, "root": said.root.hex(), "signers": list(signed.signers)}
-        trouble = holds(said, means.log)
-        if trouble is not None:
-            found.append(Finding(NAME, Result.FAILED, f"the checkpoint of {who}: {trouble}", data))
-        else:
-            found.append(Finding(NAME, Result.OK, f"extends the {said.size} entries that {who} signed", data))
-    for conflict in conflicts(means.checkpoints):
+        found = [Finding(NAME, Result.UNKNOWN, text, {"checkpoints": 0}, asked=False)]
+    for conflict in conflicts(counted):
         text = f"{conflict.text}: two logs were shown"
         found.append(Finding(NAME, Result.FAILED, text, {"equivocators": list(conflict.equivocators)}))
+    for signed in means.checkpoints:
+        trouble = _held(means, signed) if _strangers(means, signed) else None
+        if trouble is not None and trouble.result is not Result.OK:
+            text = f"{trouble.detail}; a gateway gave it, and anybody can sign one"
+            found.append(Finding(NAME, Result.UNKNOWN, text, trouble.data, asked=False))
     return found
+
+
+def _held(means: Means, signed: SignedCheckpoint) -> Finding:
+    """A checkpoint against the log."""
+    said = signed.checkpoint
+    who = ", ".join(_named(means, account) for account in signed.signers)
+    data = {"size": said.size, "root": said.root.hex(), "signers": list(signed.signers)}
+    trouble = holds(said, means.log)
+    if trouble is not None:
+        return Finding(NAME, Result.FAILED, f"the checkpoint of {who}: {trouble}", data)
+    return Finding(NAME, Result.OK, f"extends the {said.size} entries that {who} signed", data)
+
+
+def _strangers(means: Means, signed: SignedCheckpoint) -> bool:
+    """Whether a checkpoint was not asked for, and no member signed it."""
+    return signed.note in means.served and all(means.prefix.peer_of(one) is None for one in signed.signers)
 
 
 def _named(means: Means, account: str) -> str:

@@ -102,6 +102,7 @@ class Means:
         breaches: what was wrong with entries by the contract's own rules, by entry index.
         blocks: ``None`` offline.
         checkpoints: signed by members or others; not yet held against the log.
+        served: those of them that gateways gave unasked, by note: anybody can sign one, so only a member's counts.
         depth: blocks on top of an entry before it counts.
         rpc: endpoint as it may be shown; empty offline.
     """
@@ -118,6 +119,7 @@ class Means:
     checkpoints: tuple[SignedCheckpoint, ...]
     depth: int
     rpc: str = ""
+    served: frozenset[bytes] = frozenset()
 
     @property
     def sound(self) -> Prefix:

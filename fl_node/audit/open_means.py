@@ -132,6 +132,7 @@ def means_of(where: Where) -> Iterator[Means]:
             checkpoints=(*notes, *served),
             depth=depth,
             rpc="" if reader is None else rpc.place,
+            served=frozenset(note.note for note in served),
         )
 
 

@@ -46,13 +46,14 @@ class Given:
     code: bytes
     blobs: dict[Cid, bytes]
     checkpoints: list[SignedCheckpoint] = field(default_factory=list)
+    served: list[SignedCheckpoint] = field(default_factory=list)
     depth: int = 0
     root: bytes | None = None
     stores: dict[int, ContentStore] | None = None
 
     def copy(self) -> Given:
         found = copy.copy(self)
-        for name in ("logs", "raws", "blocks", "blobs", "checkpoints"):
+        for name in ("logs", "raws", "blocks", "blobs", "checkpoints", "served"):
             setattr(found, name, copy.copy(getattr(self, name)))
         return found
 
@@ -108,7 +109,8 @@ class Given:
             transactions=MemoryTransactions(self.raws),
             blocks=MemoryBlocks(self.blocks, self.code),
             blobs=StoreBlobs(self.stores or {1: store_of(self.blobs)}, asking=True),
-            checkpoints=tuple(self.checkpoints),
+            checkpoints=(*self.checkpoints, *self.served),
+            served=frozenset(one.note for one in self.served),
             depth=self.depth,
         )
 

@@ -342,6 +342,20 @@ def tail_replaced() -> Given:
     return found
 
 
+@case(
+    OPERATOR,
+    "a checkpoint of another log that a stranger signed, served by a gateway",
+    "consistent",
+    "unknown",
+    "a gateway gave it, and anybody can sign one",
+)
+def strangers_checkpoint() -> Given:
+    one = shown()
+    one.checkpoints.append(sign(checkpoint(one), key("peer 1")))
+    one.served.append(sign(checkpoint(rewritten()), key("stranger")))
+    return one
+
+
 @case(OPERATOR, "two logs shown to two auditors", "consistent", "failed", "two roots of 44 entries")
 def two_logs() -> Given:
     one = shown()
