@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +23,7 @@ from fl_node.audit.verdicts import BY_NAME, Finding, Report, Result
 from fl_node.cli.bar import bar
 from fl_node.cli.settings import settings_of
 from fl_node.cli.text import safe
+from fl_node.cli.working import working_folder
 from fl_node.errors import ChecksFailed, InconsistentLog, NotAllKnown, UsageError
 
 _MOST_SHOWN = 40
@@ -214,44 +213,6 @@ def page_file(name: str | None) -> Path | None:
     except OSError as cause:
         raise UsageError(f"--html {name}: cannot write it: {cause.strerror}; name another file") from cause
     return path
-
-
-@contextmanager
-def working_folder(named: str | None, file: Path | None, kind: str) -> Iterator[Path]:
-    """Folder of what is kept between runs: named, the user's own for this federation file, or one for this run only.
-
-    Never beside the file: whoever sends a federation file round may put made-up results beside it.
-
-    Raises:
-        UsageError: the named one cannot be written.
-    """
-    folder = Path(named) if named else None
-    if folder is None and file is not None and file.is_file():
-        folder = _own_folder(file, kind)
-    if folder is not None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / ".probe"
-            probe.touch()
-            probe.unlink()
-        except OSError as cause:
-            if named:
-                raise UsageError(f"--work {folder}: cannot be written: {cause.strerror}; name another") from cause
-        else:
-            yield folder
-            return
-    with tempfile.TemporaryDirectory(prefix=f"fl-node-{kind}-") as scratch:
-        yield Path(scratch)
-
-
-def _own_folder(file: Path, kind: str) -> Path | None:
-    """In the user's cache, by the file's place; ``None`` for a user without a home."""
-    try:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        return None
-    name = hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:16]
-    return caches / "fl-node" / kind / f"{file.stem}-{name}"
 
 
 @contextmanager

@@ -13,10 +13,10 @@ from pathlib import Path
 from types import FrameType
 
 from fl_node.audit.open_means import Where
-from fl_node.cli.audit import working_folder
 from fl_node.cli.reading import account_of
 from fl_node.cli.settings import settings_of
 from fl_node.cli.text import safe
+from fl_node.cli.working import working_folder
 from fl_node.errors import AlarmRaised, UsageError
 from fl_node.monitor import Alarm, Monitor, Watched, watch
 

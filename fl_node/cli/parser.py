@@ -290,9 +290,7 @@ def _audit(command: Command) -> None:
     sub.add_argument(
         "--completeness", action="store_true", help="who was expected, submitted, merged, left out, missing: by round"
     )
-    sub.add_argument(
-        "--work", default=None, metavar="DIR", help="folder of results and bytes (default: in your cache)"
-    )
+    sub.add_argument("--work", default=None, metavar="DIR", help="folder of results and bytes (default: in your cache)")
     sub.add_argument("--fresh", action="store_true", help="do not go on from earlier results")
     sub.add_argument(
         "--tiles",

@@ -21,6 +21,7 @@ from fl_node.chains import DevChain
 def locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FL_NODE_LOCKS", str(tmp_path_factory.mktemp("locks")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
