@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("merge", "robust", "content", "memory", "gas", "federation", "batched", "simulation", "audit")
+NAMES = ("merge", "robust", "content", "memory", "gas", "federation", "batched", "simulation", "audit", "audit_advice")
 
 
 def main() -> int:
