@@ -43,8 +43,12 @@ def code(means: Means) -> Finding:
 
 def spec(means: Means) -> Finding:
     """The spec's bytes have the digest that entry 0 holds, and the contract its least interval."""
-    expected = means.prefix.opened.spec_digest
+    opened, identity = means.prefix.opened, means.identity
+    expected = opened.spec_digest
     data = {"spec_digest": expected.hex()}
+    if (opened.chain_id, opened.ledger.lower()) != (identity.chain_id, identity.address.lower()):
+        text = f"entry 0 opens the ledger {opened.ledger} on chain {opened.chain_id}, not {identity.address} on chain "
+        return Finding(NAME, Result.FAILED, f"{text}{identity.chain_id}: it is another ledger's log", data)
     if means.federation is None:
         return Finding(NAME, Result.UNKNOWN, "the spec's bytes could not be had", data)
     got = means.federation.digest

@@ -10,6 +10,7 @@ from eth_hash.auto import keccak
 
 from fl_node.errors import ChainUnavailable
 from fl_node.ledger import views
+from fl_node.ledger.protocol import MOST_BLOCKS
 from fl_node.ledger.signed_tx import MOST_BYTES, raw_transaction
 from fl_node.ledger.transport import Request, Rpc, RpcError, quantity, raw_bytes
 
@@ -72,7 +73,10 @@ class RpcBlocks:
 
     def tip(self) -> int:
         """Number of the latest block."""
-        return quantity(self._asked("eth_blockNumber"))
+        number = quantity(self._asked("eth_blockNumber"))
+        if number > MOST_BLOCKS:
+            raise ChainUnavailable(f"{self._rpc.place} is at block {number}, which no chain is; use another endpoint")
+        return number
 
     def code(self) -> bytes:
         """The contract's code."""

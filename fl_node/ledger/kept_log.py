@@ -9,18 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 from fl_node.errors import InconsistentLog, MalformedEvidence
 from fl_node.ledger import codec
 from fl_node.ledger.abi import address_bytes, checksum_address
 from fl_node.ledger.members import peer_states
-from fl_node.ledger.protocol import LedgerIdentity, News, RawLog, UpdateState
+from fl_node.ledger.protocol import MOST_BLOCKS, LedgerIdentity, News, RawLog, UpdateState
 from fl_node.records import Entry, LedgerHead, PeerState, UpdatePublished, UpdateRef
-
-_MOST_TOPICS: Final = 4
-#: What SQLite's integers hold.
-_MOST: Final = 2**63 - 1
 
 
 class KeptLog:
@@ -39,10 +34,10 @@ class KeptLog:
     """
 
     def __init__(self, identity: LedgerIdentity, head: LedgerHead, logs: Sequence[RawLog]) -> None:
-        if not (0 <= head.size <= _MOST and 0 <= head.block_number <= _MOST):
+        if not (0 <= head.size <= MOST_BLOCKS and 0 <= head.block_number <= MOST_BLOCKS):
             raise MalformedEvidence(f"got a log of {head.size} entries at block {head.block_number}; expected 63 bits")
         for index, log in enumerate(logs):
-            if (trouble := _misshapen(log)) is not None:
+            if (trouble := log.fault) is not None:
                 raise MalformedEvidence(f"entry {index} of the kept log is no event log: {trouble}; get it elsewhere")
         self._identity, self._head, self._logs = identity, head, logs
 
@@ -115,13 +110,3 @@ class KeptLog:
             where = log.block_number, log.block_hash, log.tx_hash
             entries.append(Entry(index, time_s, *where, log.topics, log.data, body))
         return entries
-
-
-def _misshapen(log: RawLog) -> str | None:
-    if not 2 <= len(log.topics) <= _MOST_TOPICS or any(len(topic) != 32 for topic in log.topics):
-        return f"got topics of {[len(topic) for topic in log.topics]} bytes, expected 2 to {_MOST_TOPICS} of 32"
-    if len(log.block_hash) != 32 or len(log.tx_hash) != 32:
-        return f"got hashes of {len(log.block_hash)} and {len(log.tx_hash)} bytes, expected 32"
-    if not 0 <= log.block_number <= _MOST:
-        return f"got block {log.block_number}, expected 63 bits"
-    return None

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from fl_node.errors import LedgerError
 from fl_node.records import Attestation, Flag, LedgerHead, Parent, PeerState, Reason, Role, Update, UpdateRef
+
+MOST_TOPICS: Final = 4
+#: Block numbers and sizes that a log may have: what SQLite's integers hold.
+MOST_BLOCKS: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,17 @@ class RawLog:
     tx_hash: bytes
     topics: tuple[bytes, ...] = field(repr=False)
     data: bytes = field(repr=False)
+
+    @property
+    def fault(self) -> str | None:
+        """Why this is no event log of a ledger, whatever it says; ``None`` where it may be one."""
+        if not 2 <= len(self.topics) <= MOST_TOPICS or any(len(topic) != 32 for topic in self.topics):
+            return f"got topics of {[len(topic) for topic in self.topics]} bytes, expected 2 to {MOST_TOPICS} of 32"
+        if len(self.block_hash) != 32 or len(self.tx_hash) != 32:
+            return f"got hashes of {len(self.block_hash)} and {len(self.tx_hash)} bytes, expected 32"
+        if not 0 <= self.block_number <= MOST_BLOCKS:
+            return f"got block {self.block_number}, expected 63 bits"
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 from fl_node.errors import ChainUnavailable, EntryRejected, LedgerError, WrongLedger
 from fl_node.ledger import calls, gas, views
 from fl_node.ledger.abi import address_bytes, checksum_address
-from fl_node.ledger.protocol import LedgerIdentity, News, RawLog, Receipt, Recovered, UpdateState
+from fl_node.ledger.protocol import MOST_BLOCKS, LedgerIdentity, News, RawLog, Receipt, Recovered, UpdateState
 from fl_node.ledger.reverts import translated
 from fl_node.ledger.sender import Mined, Patience, Sender, TransactionSigner
 from fl_node.ledger.transport import Request, Rpc, RpcError, quantity, raw_bytes
@@ -193,7 +193,7 @@ class RpcReader:
                 f"the ledger at {self._address} is of the spec with SHA-256 {state.spec_digest.hex()}; "
                 f"got a federation file whose spec has {spec_digest.hex()}: it was edited, or is of another federation"
             )
-        if isinstance(first, RpcError) or not first:
+        if not isinstance(first, dict) or "hash" not in first:
             raise ChainUnavailable(f"{self.rpc.place} lacks block 0; use an endpoint with all block headers")
         identity = LedgerIdentity(
             *(deployment.chain_id, self._address, deployment.first_block, state.spec_digest),
@@ -229,12 +229,15 @@ class RpcReader:
         """Number and hash of a block's header; None for a block that the endpoint lacks."""
         if isinstance(block, RpcError):
             raise block
-        if not block:
+        if block is None:
             return None
         try:
-            return quantity(block["number"]), raw_bytes(block["hash"])
+            number, block_hash = quantity(block["number"]), raw_bytes(block["hash"])
         except (KeyError, TypeError) as cause:
             raise ChainUnavailable(f"got a malformed block from {self.rpc.place}: {str(block)[:200]}") from cause
+        if number > MOST_BLOCKS or len(block_hash) != 32:
+            raise ChainUnavailable(f"got a malformed block from {self.rpc.place}: number {number}")
+        return number, block_hash
 
     def _logs_request(self, first_block: int, last_block: int) -> Request:
         return "eth_getLogs", [{"address": self._address, "fromBlock": hex(first_block), "toBlock": hex(last_block)}]
@@ -247,7 +250,7 @@ class RpcReader:
             self._span = min(_SPAN_MOST, self._span * 2)
         elif len(page) > 2 * _LOGS_WANTED:
             self._span = max(1, self._span // 2)
-        return [_raw_log(item) for item in page if not item.get("removed")]
+        return [_raw_log(item) for item in page if not (isinstance(item, dict) and item.get("removed"))]
 
     def _view_request(self, data: bytes, block: str = "latest") -> Request:
         return "eth_call", [{"to": self._address, "data": "0x" + data.hex()}, block]
@@ -354,9 +357,9 @@ class RpcLedger(RpcReader):
         return Receipt(index, mined.tx_hash, mined.block_number, mined.block_hash, mined.gas_used)
 
 
-def _raw_log(item: dict[str, Any]) -> RawLog:
+def _raw_log(item: Any) -> RawLog:
     try:
-        return RawLog(
+        log = RawLog(
             quantity(item["blockNumber"]),
             raw_bytes(item["blockHash"]),
             raw_bytes(item["transactionHash"]),
@@ -365,3 +368,6 @@ def _raw_log(item: dict[str, Any]) -> RawLog:
         )
     except (KeyError, TypeError) as cause:
         raise ChainUnavailable(f"got a malformed log from the endpoint: {str(item)[:200]}") from cause
+    if log.fault is not None:
+        raise ChainUnavailable(f"got a malformed log from the endpoint: {log.fault}")
+    return log

@@ -25,6 +25,7 @@ Request: TypeAlias = tuple[str, list[Any]]
 
 REQUEST_TIMEOUT_S: Final = 30.0
 _TOO_MANY_REQUESTS: Final = 429
+_QUANTITY: Final = re.compile("0x[0-9a-fA-F]{1,64}")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -220,17 +221,14 @@ def patiently(
 
 
 def quantity(value: object) -> int:
-    """A JSON-RPC quantity (``"0x1f"``) as an integer.
+    """A JSON-RPC quantity (``"0x1f"``) as an integer, from 0 to 256 bits.
 
     Raises:
         ChainUnavailable: not a quantity.
     """
-    if isinstance(value, str):
-        try:
-            return int(value, 16)
-        except ValueError:
-            pass
-    raise ChainUnavailable(f"got {value!r} from the endpoint; expected a hexadecimal number")
+    if isinstance(value, str) and _QUANTITY.fullmatch(value):
+        return int(value, 16)
+    raise ChainUnavailable(f"got {str(value)[:100]!r} from the endpoint; expected a hexadecimal number of 256 bits")
 
 
 def raw_bytes(value: object) -> bytes:
