@@ -3,5 +3,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.append(str(Path(__file__).parent.parent / "evidence"))
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+sys.path += [str(HERE.parent / name) for name in ("evidence", "ledger", "node")]
