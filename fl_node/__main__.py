@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import io
 import os
 import signal
 import sys
@@ -13,8 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from fl_node.cli.text import safe
-from fl_node.errors import FlNodeError
+from fl_node.cli.text import nobody_reads, safe
+from fl_node.errors import FlNodeError, StoreFull
 
 COMMANDS = {
     "init": "setup",
@@ -40,16 +42,22 @@ COMMANDS = {
 }
 
 INTERRUPTED = 130
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO})
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code. A known error is one message on stderr, a traceback only with ``--verbose``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal's encoding lacks ends nothing
     with _leaving_at_once():
         arguments, command = _parsed(argv)
+    return _written(_ran(command, arguments))
+
+
+def _ran(command: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     try:
-        code = command(arguments)
-        sys.stdout.flush()
-        return int(code)
+        return int(command(arguments))
     except FlNodeError as error:
         if arguments.verbose:
             traceback.print_exc()
@@ -61,17 +69,40 @@ def main(argv: list[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`fl-node log | head`): nothing is wrong, and nobody is there to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nobody_reads()
         return 0
     except Exception as error:
         if arguments.verbose:
             raise
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return _no_room(error)
         print(
             f"fl-node: unexpected {type(error).__name__}: {safe(str(error))}. This is a defect: "
             "run the command again with --verbose and report what it prints",
             file=sys.stderr,
         )
         return 1
+
+
+def _written(code: int) -> int:
+    """What a command printed is out, or why not is told; its exit code."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nobody_reads()
+    except OSError as error:
+        return code or _no_room(error)
+    return code
+
+
+def _no_room(error: OSError) -> int:
+    where = "standard output" if error.filename is None else error.filename
+    print(
+        f"fl-node: cannot write {safe(str(where))}: {error.strerror}; free some space, or write elsewhere",
+        file=sys.stderr,
+    )
+    nobody_reads()
+    return StoreFull.exit_code
 
 
 def _parsed(argv: list[str] | None) -> tuple[argparse.Namespace, Callable[[argparse.Namespace], int]]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from fl_node.audit.told import alike
 from fl_node.audit.verdicts import CHECKS, Result
 
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SIGNS: Final = {"ok": "✓", "outlier": "≈", "unknown": "?", "contradicted": "≠", "suspicious": "!", "failed": "✗"}
 #: The last one is about the federation as a whole.
 _OF_UPDATES: Final = CHECKS[:-1]

@@ -21,10 +21,11 @@ from fl_node.audit.run import audit as run_audit
 from fl_node.audit.told import as_json, counts, grouped, repeats_of, verdict
 from fl_node.audit.verdicts import BY_NAME, Finding, Report, Result
 from fl_node.cli.bar import bar
+from fl_node.cli.console import Out
 from fl_node.cli.settings import settings_of
-from fl_node.cli.text import safe
+from fl_node.cli.text import read_or_not, safe
 from fl_node.cli.working import working_folder
-from fl_node.errors import ChecksFailed, InconsistentLog, NotAllKnown, UsageError
+from fl_node.errors import ChecksFailed, InconsistentLog, NotAllKnown, StoreFull, UsageError
 
 _MOST_SHOWN = 40
 _STYLES = {
@@ -99,18 +100,17 @@ def shown(means: Means, report: Report, arguments: argparse.Namespace, out: Path
 
         extra = completeness(means.federation.spec, means.sound)
         told["completeness"] = extra.as_json()
-    if out is not None:
-        from fl_node.audit.page import page
+    with read_or_not():
+        if arguments.json:
+            print(json.dumps(told, indent=1))
+        else:
+            console = Out(markup=False, highlight=False)
+            show_report(console, report, told)
+            if extra is not None:
+                from fl_node.cli.completeness import show_completeness
 
-        out.write_text(page(told), encoding="utf-8")
-    if arguments.json:
-        print(json.dumps(told, indent=1))
-    else:
-        show_report(Console(markup=False, highlight=False), report, told)
-        if extra is not None:
-            from fl_node.cli.completeness import show_completeness
-
-            show_completeness(Console(markup=False, highlight=False), extra)
+                show_completeness(console, extra)
+    write_page(out, told)
     return conclusion(report, arguments.fail_on)
 
 
@@ -192,14 +192,9 @@ def _refused(message: str, arguments: argparse.Namespace, out: Path | None) -> i
     facts = {"contract": arguments.contract, "chain_id": None, "size": 0, "root": "", "block": None}
     report = Report(facts, (finding,), ())
     told = as_json(report, arguments.fail_on)
-    if out is not None:
-        from fl_node.audit.page import page
-
-        out.write_text(page(told), encoding="utf-8")
-    if arguments.json:
-        print(json.dumps(told, indent=1))
-    else:
-        print(f"failed: included: {safe(message)}")
+    with read_or_not():
+        print(json.dumps(told, indent=1) if arguments.json else f"failed: included: {safe(message)}")
+    write_page(out, told)
     return conclusion(report, arguments.fail_on)
 
 
@@ -213,6 +208,24 @@ def page_file(name: str | None) -> Path | None:
     except OSError as cause:
         raise UsageError(f"--html {name}: cannot write it: {cause.strerror}; name another file") from cause
     return path
+
+
+def write_page(path: Path | None, told: Mapping[str, Any]) -> None:
+    """The report as one page, where one was asked for.
+
+    Raises:
+        StoreFull: it cannot be written.
+    """
+    if path is None:
+        return
+    from fl_node.audit.page import page
+
+    try:
+        path.write_text(page(told), encoding="utf-8")
+    except OSError as cause:
+        raise StoreFull(
+            f"--html {path}: cannot write it: {cause.strerror}; free some space, or name another"
+        ) from cause
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 from fl_node import keys
 from fl_node.access import deployed, viewing
 from fl_node.cli.settings import settings_of
-from fl_node.cli.text import safe
+from fl_node.cli.text import read_or_not, safe
 from fl_node.errors import ChecksFailed, MalformedEvidence, StoreFull
 from fl_node.ledger.checkpoint import (
     Conflict,
@@ -93,11 +93,12 @@ def _verify(arguments: argparse.Namespace) -> int:
                 told = _told(note, _who(view.prefix))
                 rows.append({"file": name, **told, "holds": trouble is None, "trouble": trouble})
     ok = not malformed and not unlike and all(row["holds"] is not False for row in rows)
-    if arguments.json:
-        against = [_told_conflict(conflict) for conflict in unlike]
-        print(json.dumps({"ok": ok, "checkpoints": rows, "malformed": malformed, "conflicts": against}, indent=1))
-    else:
-        _show(rows, malformed, unlike)
+    with read_or_not():
+        if arguments.json:
+            against = [_told_conflict(conflict) for conflict in unlike]
+            print(json.dumps({"ok": ok, "checkpoints": rows, "malformed": malformed, "conflicts": against}, indent=1))
+        else:
+            _show(rows, malformed, unlike)
     if not ok:
         wrong = [
             *(f"{one['file']} is no checkpoint, or was altered" for one in malformed),

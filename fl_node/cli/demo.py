@@ -49,6 +49,7 @@ def demo(arguments: argparse.Namespace) -> int:
             import numpy.random  # noqa: F401  numpy imports it at its first use, which would be later
             from rich.console import Console
 
+            from fl_node.cli.console import Out
             from fl_node.demo.play import play
             from fl_node.demo.table import as_json, show_result
             from fl_node.learning.partition import parse_partition
@@ -70,7 +71,7 @@ def demo(arguments: argparse.Namespace) -> int:
     if arguments.json == "-":
         print(json.dumps(as_json(result), indent=1))
     else:
-        show_result(Console(), result)
+        show_result(Out(), result)
         if out is not None:
             out.write_text(json.dumps(as_json(result), indent=1) + "\n")
     for what in result.pack.missing if result.pack else ():

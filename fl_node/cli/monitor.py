@@ -15,7 +15,7 @@ from types import FrameType
 from fl_node.audit.open_means import Where
 from fl_node.cli.reading import account_of
 from fl_node.cli.settings import settings_of
-from fl_node.cli.text import safe
+from fl_node.cli.text import read_or_not, safe
 from fl_node.cli.working import working_folder
 from fl_node.errors import AlarmRaised, UsageError
 from fl_node.monitor import Alarm, Monitor, Watched, watch
@@ -72,7 +72,8 @@ def monitor(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             whose = f", entries of {account}" if account else ""
             print(f"watching {arguments.contract or config.federation}{whose}", file=sys.stderr)
-        watch(watcher, tell, arguments.every, wait)
+        with read_or_not():
+            watch(watcher, tell, arguments.every, wait)
     if watcher.raised:
         raise AlarmRaised(f"{watcher.raised} alarms; see above for each")
     return 0

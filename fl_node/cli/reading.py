@@ -10,11 +10,11 @@ from dataclasses import asdict, is_dataclass
 from enum import IntEnum, IntFlag
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from fl_node.access import viewing
 from fl_node.cli.choices import candidates_of, in_words, rule_name
+from fl_node.cli.console import Out
 from fl_node.cli.settings import settings_of
 from fl_node.cli.text import safe
 from fl_node.config import NodeConfig
@@ -156,7 +156,7 @@ def peers(arguments: argparse.Namespace) -> int:
             account = row["account"] if arguments.wide else f"{row['account'][:6]}…{row['account'][-4:]}"
             cells = [row["peer"], row["site"], account, row["state"], row["round"], row["updates"], score]
             table.add_row(*(safe(str(cell)) for cell in [*cells, row["endpoint"]]))
-        console = Console(markup=False)
+        console = Out(markup=False)
         # A row that a narrow terminal wraps can still be copied; one cut into strips cannot.
         whole = console.measure(table, options=console.options.update(max_width=10_000)).maximum
         console.width = max(console.width, whole)

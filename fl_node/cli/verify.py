@@ -14,6 +14,7 @@ from fl_node.audit.open_means import notes_in
 from fl_node.audit.verdicts import Report
 from fl_node.cli.audit import audited, page_file, scope_of, shown
 from fl_node.cli.bar import bar
+from fl_node.cli.text import read_or_not
 from fl_node.evidence.read import AlteredEvidence, OpenedPack, opened
 
 ONLY_A_CHAIN: Final = (
@@ -42,7 +43,8 @@ def _opened(arguments: argparse.Namespace) -> Iterator[OpenedPack]:
         except AlteredEvidence as cause:
             if arguments.json:
                 altered = [{"file": one.path, "concerns": list(one.concerns)} for one in cause.altered]
-                print(json.dumps({"verdict": "failed", "altered": altered}, indent=1))
+                with read_or_not():
+                    print(json.dumps({"verdict": "failed", "altered": altered}, indent=1))
             raise
         yield pack
 

@@ -1,0 +1,50 @@
+"""The auditing commands where their output, their options and their files are not as one would wish."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from left_by_demo import Finished
+
+from fl_node.cli.text import safe
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+FULL = Path("/dev/full")
+
+
+def shell(line: str) -> tuple[int, str]:
+    """Run a line of bash in which FL_NODE stands for the command; exit code of its first program, and stderr."""
+    line = line.replace("FL_NODE", f"{sys.executable} -m fl_node")
+    done = subprocess.run(["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr and "defect" not in done.stderr and "Exception ignored" not in done.stderr
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("form", ["", "--json"])
+def test_the_exit_code_does_not_depend_on_who_reads(finished: Finished, form: str) -> None:
+    code, told = shell(f"FL_NODE audit --federation {finished.file} --fail-on unknown {form} | true")
+    assert code == 41 and "nothing failed, but" in told
+    assert shell(f"FL_NODE peers --federation {finished.file} {form} | true") == (0, "")
+
+
+def test_output_that_cannot_be_written_is_told(finished: Finished) -> None:
+    line = f"FL_NODE audit --federation {finished.file} --checks included"
+    assert shell(f"{line} > {FULL}") == (
+        23,
+        "fl-node: cannot write standard output: No space left on device; free some space, or write elsewhere\n",
+    )
+    code, told = shell(f"{line} --html {FULL}")
+    assert code == 23 and told.startswith(f"fl-node: --html {FULL}: cannot write it: No space left")
+
+
+def test_a_terminal_that_knows_few_letters_gets_the_report(finished: Finished) -> None:
+    run = finished.command("audit", "--federation", finished.file, "--checks", "included", PYTHONIOENCODING="ascii")
+    assert "included" in run.stdout and "verdict     ok" in run.stdout
+
+
+def test_text_of_strangers_can_be_written_and_cannot_steer() -> None:
+    assert safe("a\x1b[2J\u2028\u061c\ud800b") == r"a\u001b[2J\u2028\u061c\ud800b"
