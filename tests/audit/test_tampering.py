@@ -91,7 +91,7 @@ def test_the_table_has_every_case() -> None:
 # ---- single bits ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @examples(st.data())
 def test_no_bit_of_a_blob_can_be_changed_unseen(data: st.DataObject) -> None:
     one = shown()
@@ -105,7 +105,7 @@ def test_no_bit_of_a_blob_can_be_changed_unseen(data: st.DataObject) -> None:
     assert any(finding.result is Result.FAILED for _, finding in looked_at(one))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @examples(st.data())
 def test_no_bit_of_an_entry_can_be_changed_unseen(data: st.DataObject) -> None:
     """Not even by one who makes up a root that fits."""
