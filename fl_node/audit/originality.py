@@ -211,6 +211,8 @@ class _Look:
         if not candidates:
             return Finding(NAME, Result.OK, f"no other site had published anything before it{said}", data)
         text = f"none of {len(candidates)} updates that it could be a copy of is as near as copies are{said}"
+        if len(candidates) == 1:
+            text = f"the one update that it could be a copy of is further away than copies are{said}"
         return Finding(NAME, Result.OK, text, data)
 
     # ---- rounds ----
