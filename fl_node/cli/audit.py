@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,9 @@ def scope_of(arguments: argparse.Namespace) -> Scope:
     """
     names = frozenset(name.strip() for name in arguments.checks.split(",") if name.strip())
     unknown = sorted(names - ALL)
-    if unknown:
-        raise UsageError(f"--checks {unknown[0]}: expected one of {', '.join(BY_NAME)}")
+    if unknown or (arguments.checks and not names):
+        named = unknown[0] if unknown else arguments.checks
+        raise UsageError(f"--checks {named}: expected one of {', '.join(BY_NAME)}")
     if arguments.stop is not None and arguments.stop < arguments.start:
         raise UsageError(f"got --from {arguments.start} --to {arguments.stop}; expected from <= to")
     if arguments.jobs < 0:
@@ -81,10 +83,29 @@ def scope_of(arguments: argparse.Namespace) -> Scope:
 
 
 def audited(means: Means, scope: Scope, arguments: argparse.Namespace, kept: Kept | None = None) -> Report:
-    """The audit, with a bar on a terminal."""
+    """The audit, with a bar on a terminal.
+
+    Raises:
+        UsageError: what was asked for is not in the log, so that its being well would say nothing.
+    """
+    _check_there(means, scope)
     jobs = arguments.jobs or len(os.sched_getaffinity(0))
     with bar() as tell:
-        return run_audit(means, scope, jobs=jobs, progress=tell, kept=kept)
+        report = run_audit(means, scope, jobs=jobs, progress=tell, kept=kept)
+    if report.updates:
+        return report
+    return replace(report, notes=(*report.notes, "no update was checked: none is within what was asked for"))
+
+
+def _check_there(means: Means, scope: Scope) -> None:
+    size = len(means.entries)
+    for flag, entry in (("--from", scope.start), ("--to", scope.stop or 0)):
+        if entry > size:
+            raise UsageError(f"{flag} {entry}: the log has {size} entries; expected at most as many")
+    members = [facts.number for facts in means.prefix.peers()]
+    if scope.peer is not None and scope.peer not in members:
+        numbers = f"1 to {len(members)}" if members else "none"
+        raise UsageError(f"--peer {scope.peer}: the ledger has no such peer; its peers are {numbers}")
 
 
 def shown(means: Means, report: Report, arguments: argparse.Namespace, out: Path | None) -> int:

@@ -48,3 +48,25 @@ def test_a_terminal_that_knows_few_letters_gets_the_report(finished: Finished) -
 
 def test_text_of_strangers_can_be_written_and_cannot_steer() -> None:
     assert safe("a\x1b[2J\u2028\u061c\ud800b") == r"a\u001b[2J\u2028\u061c\ud800b"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--peer", 4), "--peer 4: the ledger has no such peer; its peers are 1 to 3"),
+        (("--from", 1000), "--from 1000: the log has "),
+        (("--to", 1000), "--to 1000: the log has "),
+        (("--from", 3, "--to", 2), "got --from 3 --to 2"),
+        (("--checks", ","), "--checks ,: expected one of canonical"),
+        (("--checks", "merge,mergers"), "--checks mergers: expected one of canonical"),
+    ],
+)
+def test_what_is_not_there_is_not_well(finished: Finished, words: tuple[object, ...], said: str) -> None:
+    run = finished.command("audit", "--federation", finished.file, *words, code=2)
+    assert run.stderr.startswith(f"fl-node: {said}") and run.stdout == ""
+
+
+def test_a_range_without_updates_is_told(finished: Finished) -> None:
+    size = finished.result["entries"]
+    words = ("audit", "--federation", finished.file, "--from", size, "--checks", "included,membership")
+    assert "note: no update was checked" in finished.command(*words).stdout
