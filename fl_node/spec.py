@@ -34,6 +34,9 @@ from fl_node.tables import (
 
 MARKER = "# ---- deployment: written by the deployer; not part of the spec ----\n"
 
+#: A federation file has some kilobytes; more is another kind of file, or somebody's trick.
+MOST_BYTES = 1 << 20
+
 _MOST_DOTS = 200
 _LONGEST_TOLD = 300
 
@@ -128,9 +131,12 @@ def parse_federation(raw: bytes, where: str = "federation file", path: Path | No
 def read_federation(path: Path) -> Federation:
     """Read a federation file from disk; see :func:`parse_federation`."""
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
     except OSError as cause:
         raise SpecError(f"cannot read the federation file {path}: {cause.strerror}; check the path") from cause
+    if len(raw) > MOST_BYTES:
+        raise SpecError(f"{path} has more than {MOST_BYTES:,} bytes; expected a federation file; check the path")
     return parse_federation(raw, str(path), path)
 
 

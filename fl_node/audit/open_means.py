@@ -40,9 +40,8 @@ from fl_node.ledger.tiles import MAX_TILE_BYTES, TileLog
 from fl_node.ledger.transport import Rpc, quantity
 from fl_node.prefix import Prefix
 from fl_node.records import Entry, LedgerHead, LedgerOpened
-from fl_node.spec import Deployment, Federation, genesis_path, parse_federation, read_federation
+from fl_node.spec import MOST_BYTES, Deployment, Federation, genesis_path, parse_federation, read_federation
 
-MOST_SPEC_BYTES: Final = 1 << 20
 _MOST_NOTES_BYTES: Final = 1 << 22
 _CATCH_UP_S: Final = (0.0, 0.3, 1.0)
 _CONFIRMATIONS: Final = 5
@@ -278,7 +277,7 @@ def spec_of(prefix: Prefix, blobs: GatewayBlobs) -> Federation | None:
     """The spec by its digest, from whoever serves it: its CID follows from what entry 0 holds."""
     cid = Cid("raw", prefix.opened.spec_digest)
     try:
-        raw = bytes(blobs.hold(cid, MOST_SPEC_BYTES).data)
+        raw = bytes(blobs.hold(cid, MOST_BYTES).data)
         return parse_federation(raw, f"the spec {cid}")
     except (ContentError, SpecError):
         return None
@@ -341,11 +340,12 @@ def notes_in(path: Path) -> list[SignedCheckpoint]:
         MalformedEvidence: something else in it.
     """
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(_MOST_NOTES_BYTES + 1)
     except OSError as cause:
         raise UsageError(f"cannot read the checkpoint {path}: {cause.strerror}; name a file that is there") from cause
     if len(raw) > _MOST_NOTES_BYTES:
-        raise MalformedEvidence(f"{path} has {len(raw)} bytes, expected checkpoints of at most {_MOST_NOTES_BYTES}")
+        raise MalformedEvidence(f"{path} has more than {_MOST_NOTES_BYTES:,} bytes; expected checkpoints")
     try:
         return parse_all(raw)
     except MalformedEvidence as cause:

@@ -70,3 +70,11 @@ def test_a_range_without_updates_is_told(finished: Finished) -> None:
     size = finished.result["entries"]
     words = ("audit", "--federation", finished.file, "--from", size, "--checks", "included,membership")
     assert "note: no update was checked" in finished.command(*words).stdout
+
+
+def test_files_without_an_end_are_refused(finished: Finished) -> None:
+    zeros = "/dev/zero"
+    run = finished.command("audit", "--federation", zeros, code=3)
+    assert run.stderr.startswith("fl-node: /dev/zero has more than 1,048,576 bytes; expected a federation file")
+    run = finished.command("audit", "--federation", finished.file, "--checkpoint", zeros, code=43)
+    assert run.stderr.startswith("fl-node: /dev/zero has more than 4,194,304 bytes; expected checkpoints")
