@@ -19,28 +19,41 @@ from laid_out import lay_out, means_in
 
 from fl_node.audit.kept import Kept
 from fl_node.audit.means import Means
+from fl_node.audit.reports import MOST_BYTES
 from fl_node.audit.run import Scope, audit
 from fl_node.audit.told import as_json, repeats_of
 from fl_node.audit.verdicts import Report
 from fl_node.content.protocol import Held
+from fl_node.errors import ContentError, ContentMalformed, ContentMismatch, ContentUnavailable
+from fl_node.records import UpdateRef
 
 UPDATES = 4 * 3 + 4  # and a closing one of each peer
 DONE = 7
 
 
 class Counted:
-    """Blobs that count who is asked for."""
+    """Blobs that count who is asked for. ``trouble``: updates whose bytes cannot be had, and why."""
 
     def __init__(self, blobs: Any) -> None:
         self._blobs = blobs
         self.held: list[Any] = []
+        self.trouble: dict[UpdateRef, ContentError] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._blobs, name)
 
     def hold(self, cid: Any, max_bytes: int, ref: Any = None) -> Held:
         self.held.append(cid)
+        if ref in self.trouble and max_bytes != MOST_BYTES:  # a report is had by the same name
+            raise self.trouble[ref]
         return self._blobs.hold(cid, max_bytes, ref)
+
+
+TROUBLE = {
+    UpdateRef(1, 1): ContentUnavailable("nobody has it"),
+    UpdateRef(2, 2): ContentMismatch("other bytes"),
+    UpdateRef(4, 3): ContentMalformed("no file of the profile"),
+}
 
 
 def told(means: Means, report: Report) -> dict[str, Any]:
@@ -73,6 +86,21 @@ def test_no_result_depends_on_the_number_of_threads(means: Means, jobs: int) -> 
     report = told(means, audit(means))
     assert report["verdict"] == "ok" and len(report["updates"]) == UPDATES
     assert told(means, audit(means, jobs=jobs)) == report
+
+
+@pytest.mark.parametrize("jobs", [2, 4])
+def test_nor_where_bytes_are_missing_or_bad(means: Means, kept: Kept, jobs: int) -> None:
+    means.blobs.trouble.update(TROUBLE)
+    report = told(means, audit(means))
+    counts = report["counts"]
+    assert report["verdict"] == "failed" and counts["bytes"] == {"ok": UPDATES - 2, "unknown": 1, "failed": 1}
+    assert counts["well-formed"]["failed"] == 1 and counts["merge"]["unknown"] >= 2 * 4
+    assert told(means, audit(means, jobs=jobs)) == report
+    audit(means, jobs=jobs, kept=kept)
+    assert told(means, audit(means, jobs=jobs, kept=kept)) == report
+    assert kept.taken == 3  # of the first round, merged from the genesis; all others follow from what is missing
+    means.blobs.trouble.clear()
+    assert told(means, audit(means, jobs=jobs, kept=kept)) == told(means, audit(means))
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
