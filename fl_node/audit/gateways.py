@@ -14,7 +14,7 @@ from typing import Final
 from fl_node.audit.means import Holders
 from fl_node.content.blockstore import Blockstore
 from fl_node.content.cid import Cid
-from fl_node.content.endpoints import Endpoint, parse_endpoint
+from fl_node.content.endpoints import Endpoint, parse_endpoint, without_secrets
 from fl_node.content.fetch import Fetcher
 from fl_node.content.protocol import ContentStore, Held
 from fl_node.content.spool import spooled
@@ -193,13 +193,13 @@ def sources(named: Sequence[str]) -> tuple[list[ContentStore], list[Endpoint]]:
             try:
                 endpoints.append(parse_endpoint(name))
             except ContentUnavailable as cause:
-                raise UsageError(f"--content {name}: {cause}") from cause
+                raise UsageError(f"--content: {cause}") from cause
             continue
         folder = next((one for one in (Path(name), Path(name) / "content") if (one / "objects").is_dir()), None)
         if folder is None:
             raise UsageError(
-                f"--content {name}: neither the URL of a gateway nor a folder with a content store in it; expected "
-                "http://HOST:PORT, or a peer's state or content folder"
+                f"--content {without_secrets(name)}: neither the URL of a gateway nor a folder with a content store in "
+                "it; expected http://HOST:PORT, or a peer's state or content folder"
             )
         stores.append(Blockstore(folder))
     return stores, endpoints

@@ -154,7 +154,7 @@ def _from_tiles(where: Where, reader: RpcReader | None, notes: Sequence[SignedCh
     try:
         endpoint = parse_endpoint(where.tiles)
     except ContentUnavailable as cause:
-        raise UsageError(f"--tiles {where.tiles}: {cause}") from cause
+        raise UsageError(f"--tiles: {cause}") from cause
     if reader is not None:
         head = reader.head(depth)
     else:

@@ -23,6 +23,8 @@ Resolver: TypeAlias = Callable[..., list[tuple[Any, ...]]]
 
 _MAX_CHARACTERS: Final = 512
 _HOST: Final = re.compile(r"[0-9A-Za-z._:-]{1,253}")
+#: Where people put keys: before an @, after a question mark.
+_SECRETS: Final = re.compile(r"(?<=//)[^/?#]*(?=@)|(?<=\?).+")
 # IPv6 ranges that lead to an IPv4 address: NAT64, 6to4, Teredo, IPv4-compatible.
 _TUNNELS: Final = tuple(
     ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")
@@ -52,7 +54,7 @@ def parse_endpoint(text: str, tls_pin: bytes = b"") -> Endpoint:
     Raises:
         ContentUnavailable: anything else; the message names the endpoint.
     """
-    shown = repr(text[:100])
+    shown = repr(without_secrets(text)[:100])
     try:
         if len(text) > _MAX_CHARACTERS or not text.isascii() or not text.isprintable() or "\\" in text:
             raise ValueError("not a short printable ASCII URL")
@@ -74,6 +76,11 @@ def parse_endpoint(text: str, tls_pin: bytes = b"") -> Endpoint:
             f"cannot use the endpoint {shown}: expected http://host:port or https://host:port and nothing else"
         )
     return Endpoint(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), tls_pin)
+
+
+def without_secrets(text: str) -> str:
+    """A URL as it may be shown: without what stands before an @ and after a question mark."""
+    return _SECRETS.sub("...", text)
 
 
 def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:

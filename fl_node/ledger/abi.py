@@ -6,10 +6,13 @@ the committed artifact.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Final
 
 from eth_hash.auto import keccak
+
+_ADDRESS: Final = re.compile("0x[0-9a-fA-F]{40}")
 
 UPDATE: Final = (
     "(bytes32,uint8,uint8,uint64,bytes32,bytes32,bytes32,uint64,bytes32,uint64,"
@@ -69,7 +72,6 @@ def address_bytes(address: str) -> bytes:
     Raises:
         ValueError: not 0x and 40 hexadecimal digits.
     """
-    raw = bytes.fromhex(address.removeprefix("0x")) if address.startswith("0x") else b""
-    if len(raw) != 20:
-        raise ValueError(f"got {address!r}; expected an address: 0x and 40 hexadecimal digits")
-    return raw
+    if not _ADDRESS.fullmatch(address):
+        raise ValueError(f"got {address[:100]!r}; expected an address: 0x and 40 hexadecimal digits")
+    return bytes.fromhex(address[2:])

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from fl_node.errors import ChainUnavailable, LedgerError
 from fl_node.recursion import limit_kept
@@ -40,7 +40,7 @@ class RpcError(LedgerError):
 
 def place_of(url: str) -> str:
     """``scheme://host:port`` of a URL: what may be shown. Keys are found in user, path and query."""
-    parts = urlsplit(url)
+    parts = _split(url)
     if not parts.netloc:
         return re.split("[/?#]", url)[0].rpartition("@")[2][:100]
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
@@ -48,9 +48,17 @@ def place_of(url: str) -> str:
 
 def without_credentials(url: str) -> str:
     """An RPC URL as it may go into a file for everybody: without user, password, query and fragment. A key that is
-    part of the path cannot be told from a path."""
-    parts = urlsplit(url)
+    part of the path cannot be told from a path. Empty for what is no URL."""
+    parts = _split(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL; none of what cannot be one, such as ``http://[::1``."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", "", "", "")
 
 
 class Rpc:
@@ -67,7 +75,7 @@ class Rpc:
     """
 
     def __init__(self, url: str, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
-        parts = urlsplit(url)
+        parts = _split(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise LedgerError(f"got the RPC URL {place_of(url)!r}; expected http://HOST:PORT or https://...")
         import requests

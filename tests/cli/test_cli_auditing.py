@@ -78,3 +78,20 @@ def test_files_without_an_end_are_refused(finished: Finished) -> None:
     assert run.stderr.startswith("fl-node: /dev/zero has more than 1,048,576 bytes; expected a federation file")
     run = finished.command("audit", "--federation", finished.file, "--checkpoint", zeros, code=43)
     assert run.stderr.startswith("fl-node: /dev/zero has more than 4,194,304 bytes; expected checkpoints")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--content", "http://user:s3cret@127.0.0.1:1"), 2),
+        (("--content", "http://127.0.0.1:1?key=s3cret"), 2),
+        (("--content", "ftp://user:s3cret@127.0.0.1"), 2),
+        (("--tiles", "https://user:s3cret@127.0.0.1:1/?key=s3cret"), 2),
+        (("--rpc", "http://user:s3cret@127.0.0.1:1/s3cret?key=s3cret"), 11),
+        (("--rpc", "http://user:s3cret@[::1"), 10),
+        (("--rpc", "user:s3cret@127.0.0.1:1"), 10),
+    ],
+)
+def test_keys_in_urls_are_not_told(finished: Finished, words: tuple[str, ...], code: int) -> None:
+    run = finished.command("audit", "--federation", finished.file, *words, code=code)
+    assert "s3cret" not in run.stderr and run.stderr.startswith("fl-node: ")

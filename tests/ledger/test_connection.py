@@ -15,7 +15,7 @@ from fl_node.chains import DevChain
 from fl_node.errors import ChainUnavailable, LedgerError, WrongLedger
 from fl_node.ledger.deploy import check_code, committed_artifact
 from fl_node.ledger.rpc import RpcReader
-from fl_node.ledger.transport import Rpc, RpcError, backoff, patiently
+from fl_node.ledger.transport import Rpc, RpcError, backoff, patiently, without_credentials
 from fl_node.records import Role
 from fl_node.spec import Deployment
 
@@ -50,6 +50,9 @@ def test_keys_in_the_url_are_not_told(secret: str) -> None:
         with pytest.raises(LedgerError, match="host:") as refused:
             Rpc(url)
         assert "hush" not in str(refused.value)
+    with pytest.raises(LedgerError, match="got the RPC URL") as refused:
+        Rpc(f"http://me:hush-1@[::1{secret}")
+    assert "hush" not in str(refused.value) and without_credentials(f"http://me:hush-1@[::1{secret}") == ""
 
 
 def test_another_chain_is_refused(world: World) -> None:
