@@ -15,7 +15,7 @@ from fl_node.cli.settings import settings_of
 from fl_node.cli.text import safe
 from fl_node.errors import UsageError
 from fl_node.evidence.layout import ALL, Scope
-from fl_node.evidence.write import Exported
+from fl_node.evidence.write import Exported, check_free
 from fl_node.evidence.write import export as write_pack
 from fl_node.records import UpdateRef
 
@@ -26,8 +26,7 @@ def export(arguments: argparse.Namespace) -> int:
     """Write an evidence pack; what could not be had is told, and is not in it."""
     config = settings_of(arguments)
     scope, out = scope_of(arguments), Path(arguments.out)
-    if out.exists() and not arguments.force:
-        raise UsageError(f"{out} exists; expected a new file: name another with --out, or overwrite it with --force")
+    check_free(out, arguments.force)  # before the work and not after it
     with tempfile.TemporaryDirectory(prefix="fl-node-export-") as work:
         where = Where(
             federation=Path(config.federation),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Final
 from fl_node.access import viewing
 from fl_node.cli.reading import find_update
 from fl_node.cli.settings import settings_of
-from fl_node.errors import UsageError
+from fl_node.errors import StoreFull, UsageError
 from fl_node.lineage import Lineage, prov_json, trace, trace_site
 from fl_node.lineage.dot import dot
 from fl_node.lineage.svg import svg
@@ -101,4 +102,5 @@ def _write(text: str, name: str | None) -> None:
     except FileExistsError as cause:
         raise UsageError(f"{name} exists already; expected a new file: name another with --out") from cause
     except OSError as cause:
-        raise UsageError(f"cannot write {name}: {cause.strerror}; name another file with --out") from cause
+        kind = StoreFull if cause.errno in (errno.ENOSPC, errno.EDQUOT) else UsageError
+        raise kind(f"cannot write {name}: {cause.strerror}; name another file with --out") from cause

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -25,6 +26,7 @@ from fl_node.errors import (
     MalformedEvidence,
     MalformedWeights,
     SpecError,
+    StoreFull,
     UsageError,
 )
 from fl_node.evidence import layout, limits, lines
@@ -88,11 +90,11 @@ def export(
 
     Raises:
         UsageError: ``out`` exists or cannot be written, or the scope names nothing.
+        StoreFull: no room for it.
         ContentUnavailable: weights were asked for and none at all could be had.
         MalformedEvidence: more than a pack may hold.
     """
-    if out.exists() and not force:
-        raise UsageError(f"{out} exists; expected a new file: name another with --out, or overwrite it with --force")
+    check_free(out, force)
     chosen = choose(means, scope)
     if len(means.entries) > limits.MOST_ENTRIES:
         raise MalformedEvidence(f"the log has {len(means.entries)} entries, a pack {limits.MOST_ENTRIES} at most")
@@ -110,6 +112,19 @@ def export(
         blobs=writer.blobs_written,
         missing=tuple(writer.missing),
     )
+
+
+def check_free(out: Path, force: bool) -> None:
+    """That a pack may be written there. A device or a folder is never replaced.
+
+    Raises:
+        UsageError: it may not.
+    """
+    if out.exists() and not (force and out.is_file()):
+        more = ", or overwrite it with --force" if out.is_file() else ""
+        raise UsageError(f"{out} exists; expected a new file: name another with --out{more}")
+    if not out.parent.is_dir():
+        raise UsageError(f"cannot write {out}: there is no folder {out.parent}; name another file with --out")
 
 
 class _Writer:
@@ -318,4 +333,5 @@ def _whole(out: Path) -> Iterator[BinaryIO]:
         finally:
             scratch.unlink(missing_ok=True)
     except OSError as cause:
-        raise UsageError(f"cannot write {out}: {cause.strerror}; name another file with --out") from cause
+        kind = StoreFull if cause.errno in (errno.ENOSPC, errno.EDQUOT) else UsageError
+        raise kind(f"cannot write {out}: {cause.strerror}; name another file with --out") from cause
