@@ -114,7 +114,7 @@ def _signed(means: Means, entry: Entry, call: SignedCall | str | None, log: _Log
     data = {"tx": "0x" + entry.tx_hash.hex(), "block": entry.block_number, "signer": None}
     if call is None or isinstance(call, str):
         why = call or "no signed transaction of this entry could be had"
-        return Finding(NAME, Result.UNKNOWN, why, data, asked=means.blocks is not None or call is not None)
+        return Finding(NAME, Result.UNKNOWN, why, data)
     data["signer"] = call.sender
     identity = means.identity
     try:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from given_log import with_log
 from packs import lines_of, put_together, taken_apart, verified, with_lines, write
 from tampering import ALL, Found, case, honest, shown
 
@@ -15,6 +17,8 @@ from fl_node.content.cid import Cid
 from fl_node.errors import ChecksFailed
 from fl_node.evidence import layout
 from fl_node.evidence.write import export
+from fl_node.ledger import codec
+from fl_node.records import UpdatePublished
 
 PACKS = "An evidence pack"
 #: What is not known of an update whose weights are not at hand, and of those merged from it.
@@ -38,13 +42,17 @@ def verify(change: Callable[[Files], Files], *, fitting: bool = True) -> Found:
     with packed() as (files, other):
         changed = change(files)
         put_together(changed, other) if fitting else write(changed, other)
-        try:
-            report = verified(other)
-        except ChecksFailed as cause:  # refused before anything in it is looked at
-            return [(ALL, Finding("included", Result.FAILED, str(cause)))]
-        return [(ALL, finding) for finding in report.findings] + [
-            (str(update.ref), finding) for update in report.updates for finding in update.findings
-        ]
+        return found_in(other)
+
+
+def found_in(pack: Path) -> Found:
+    try:
+        report = verified(pack)
+    except ChecksFailed as cause:  # refused before anything in it is looked at
+        return [(ALL, Finding("included", Result.FAILED, str(cause)))]
+    return [(ALL, finding) for finding in report.findings] + [
+        (str(update.ref), finding) for update in report.updates for finding in update.findings
+    ]
 
 
 def blob(name: str) -> str:
@@ -93,3 +101,28 @@ def proof_of_another() -> Found:
         return with_lines(files, "proofs/inclusion", proofs)
 
     return verify(swap)
+
+
+@case(
+    PACKS,
+    "the last update altered, its signed transaction left out, all else made to fit",
+    "canonical",
+    "unknown",
+    "no signed transaction of this entry could be had",
+    on="4#4",
+    also=["4#4 report", "4#4 score"],
+)
+def unsigned_in_pack() -> Found:
+    index = honest().update("4#4").index
+
+    with packed() as (files, other):
+        log, transactions = lines_of(files, "log"), lines_of(files, "transactions")
+        body = shown().body(index)
+        assert isinstance(body, UpdatePublished)
+        time_s = shown().time_s(index)
+        topics, data = codec.encode(index, time_s, replace(body, update=replace(body.update, score_ppm=996_000)))
+        log[index] |= {"topics": [topic.hex() for topic in topics], "data": data.hex()}
+        kept = [line for line in transactions if line["hash"] != log[index]["tx"]]
+        assert len(kept) == len(transactions) - 1
+        with_log(with_lines(files, "transactions", kept), log, other)
+        return found_in(other)
