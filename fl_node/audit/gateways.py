@@ -201,7 +201,7 @@ def sources(named: Sequence[str]) -> tuple[list[ContentStore], list[Endpoint]]:
                 f"--content {without_secrets(name)}: neither the URL of a gateway nor a folder with a content store in "
                 "it; expected http://HOST:PORT, or a peer's state or content folder"
             )
-        stores.append(Blockstore(folder))
+        stores.append(Blockstore(folder, readonly=True))
     return stores, endpoints
 
 

@@ -43,20 +43,25 @@ class _Place:
 class Blockstore:
     """Files on disk, below ``folder``. Safe to share between threads.
 
+    Args:
+        readonly: leave the folder as it is, broken files too: for whoever looks into somebody else's.
+
     Raises (on opening):
         StoreFull: the folder is not there and cannot be made.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, readonly: bool = False) -> None:
         self.folder = folder
+        self._readonly = readonly
         self._objects = folder / "objects"
         self._lock = threading.RLock()
         self._dags: dict[Cid, Dag] = {}
         self._places: dict[Cid, _Place] = {}
         self._checked: set[Cid] = set()
         self._scanned_ns = (0, 0)
-        with store_errors(folder):
-            self._objects.mkdir(parents=True, exist_ok=True)
+        if not readonly:
+            with store_errors(folder):
+                self._objects.mkdir(parents=True, exist_ok=True)
         self._pins = Pins(folder)
 
     # ---- files ---------------------------------------------------------------------------------------------------
@@ -225,9 +230,8 @@ class Blockstore:
 
     def _altered(self, cid: Cid) -> ContentMismatch:
         self._set_aside(cid)
-        return ContentMismatch(
-            f"the stored file {cid} was altered on disk; it is set aside in {self.folder / 'broken'}; fetch it again"
-        )
+        where = f"in {self.folder}" if self._readonly else f"it is set aside in {self.folder / 'broken'}"
+        return ContentMismatch(f"the stored file {cid} was altered on disk; {where}; fetch it again")
 
     def _path(self, cid: Cid) -> Path:
         return self._objects / str(cid)
@@ -302,6 +306,8 @@ class Blockstore:
     def _set_aside(self, cid: Cid) -> None:
         """Move a broken file out of the way, so that it counts as absent and can be fetched again."""
         self._forget(cid)
+        if self._readonly:
+            return
         with contextlib.suppress(OSError):
             aside = self.folder / "broken"
             aside.mkdir(exist_ok=True)

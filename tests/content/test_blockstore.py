@@ -248,3 +248,20 @@ def test_a_large_file_altered_on_disk_is_not_held(tmp_path: Path) -> None:
         with pytest.raises((ContentMismatch, ContentUnavailable)):
             Blockstore(tmp_path / damage).hold(cid, 10 << 20)
         assert not path.exists(), "what is altered is set aside"
+
+
+@pytest.mark.parametrize("size", [1000, 3 * CHUNK_BYTES])
+def test_a_readonly_store_leaves_a_damaged_file_where_it_is(tmp_path: Path, size: int) -> None:
+    """Whoever looks into somebody else's folder says the same of it each time."""
+    cid = Blockstore(tmp_path).add(bytes(size))
+    path = tmp_path / "objects" / str(cid)
+    damaged = bytearray(path.read_bytes())
+    damaged[10] ^= 1
+    path.write_bytes(damaged)
+    before = sorted(tmp_path.rglob("*"))
+    for _ in range(2):
+        store = Blockstore(tmp_path, readonly=True)
+        with pytest.raises(ContentMismatch, match="altered on disk"):
+            store.hold(cid, size)
+        store.close()
+    assert sorted(tmp_path.rglob("*")) == before and path.read_bytes() == damaged
