@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 from fl_node.audit.means import Holders, Means
 from fl_node.audit.verdicts import Finding, Result
@@ -27,16 +26,18 @@ def available(means: Means, updates: Sequence[UpdateEntry]) -> dict[UpdateRef, F
     }
 
 
-def _highest_round(means: Means) -> int:
-    """After all answers: the federation may have gone on since its log was read, and dropped what it need not keep."""
-    highest = means.prefix.highest_round
-    if means.blocks is not None:
-        with suppress(LedgerError):
-            highest = max(highest, means.blocks.highest_round())
-    return highest
+def _highest_round(means: Means) -> int | None:
+    """After all answers: the federation may have gone on since its log was read, and dropped what it need not keep.
+    ``None`` where no chain tells."""
+    if means.blocks is None:
+        return None
+    try:
+        return max(means.prefix.highest_round, means.blocks.highest_round())
+    except LedgerError:
+        return None
 
 
-def _finding(means: Means, update: UpdateEntry, holders: Holders | None, highest: int) -> Finding:
+def _finding(means: Means, update: UpdateEntry, holders: Holders | None, highest: int | None) -> Finding:
     if holders is None:
         return Finding(NAME, Result.UNKNOWN, "there is nobody to ask", asked=False)
     having, answered = len(holders.having), len(holders.having) + len(holders.lacking)
@@ -59,11 +60,13 @@ def _finding(means: Means, update: UpdateEntry, holders: Holders | None, highest
     return Finding(NAME, Result.UNKNOWN, f"none of {answered} that answered has it; {why}", data)
 
 
-def _kept_until(means: Means, update: UpdateEntry, highest: int) -> str | None:
+def _kept_until(means: Means, update: UpdateEntry, highest: int | None) -> str | None:
     """Why its publisher need not have it any more; ``None`` where it should."""
     if means.federation is None:
         return "the spec, which says how long it is kept, is not known"
     kept = means.federation.spec.content.retention_rounds
+    if highest is None:
+        return f"it is kept for {kept} rounds, and no chain tells which round this is"
     if highest - update.round >= kept:
         return f"it is older than the {kept} rounds for which content is kept"
     if any(word.reason is Reason.WITHDRAWN for word in means.prefix.objections(update.ref)):

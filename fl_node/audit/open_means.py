@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -93,11 +94,11 @@ def means_of(where: Where) -> Iterator[Means]:
             stack.callback(reader.close)
         if where.tiles or reader is None:
             index = stack.enter_context(_from_tiles(where, reader, notes, depth))
+            entries = index.entries()
         else:
-            index = stack.enter_context(_index(where, reader, depth))
-            index.sync()
-            _confirm(index, reader, depth)
-        prefix = folded(index.entries())
+            index, entries = _from_chain(where, reader, depth)
+            stack.callback(index.close)
+        prefix = folded(entries)
         beside = None if where.contract else _beside(where.federation)
         blobs = GatewayBlobs(
             stores=[*stores, *([] if beside is None else [beside])],
@@ -108,12 +109,14 @@ def means_of(where: Where) -> Iterator[Means]:
             scratch=where.work,
         )
         stack.callback(blobs.close)
-        served = _served(blobs)
+        served, head = _served(blobs), index.head
         if reader is not None and not where.tiles:
-            served = _caught_up(index, reader, served)
-        entries = index.entries()
+            _catch_up(index, max((note.checkpoint.size for note in served), default=0))
+        served = _judged_by(index, reader, served)
+        if index.head != head:
+            entries = index.entries()
+            prefix = folded(entries)
         recheck(index, entries)
-        prefix = folded(entries)
         if federation is None:
             federation = spec_of(prefix, blobs)
         opened = prefix.opened
@@ -195,16 +198,22 @@ def _served(blobs: GatewayBlobs) -> list[SignedCheckpoint]:
     return found
 
 
-def _caught_up(index: LedgerIndex, reader: RpcReader, served: list[SignedCheckpoint]) -> list[SignedCheckpoint]:
-    """Follow the chain to where the peers' checkpoints are: they may have signed since. Of those that are still ahead
-    only such count as the chain does not have at all; the others are not deep enough yet."""
-    largest = max((note.checkpoint.size for note in served), default=0)
+def _catch_up(index: LedgerIndex, size: int) -> None:
+    """Follow the chain to where the peers' checkpoints are: they may have signed since."""
     for pause_s in _CATCH_UP_S:
-        if index.size >= largest:
-            return served
+        if index.size >= size:
+            return
         time.sleep(pause_s)
         index.sync()
-    on_chain = reader.head(0, fresh=True).size
+
+
+def _judged_by(index: LedgerIndex, reader: RpcReader | None, served: list[SignedCheckpoint]) -> list[SignedCheckpoint]:
+    """Served checkpoints that this log can speak of. Of those that are ahead of it only such count as the chain does
+    not have at all: the others are not deep enough yet, or were signed since. Without a chain the log ends where a
+    checkpoint that was given does, and what was signed later is later."""
+    if all(note.checkpoint.size <= index.size for note in served):
+        return served
+    on_chain = 2**63 if reader is None else reader.head(0, fresh=True).size
     return [note for note in served if not index.size < note.checkpoint.size <= on_chain]
 
 
@@ -311,16 +320,32 @@ def _check_address(contract: str) -> None:
         raise UsageError(f"the contract's address: {cause}") from cause
 
 
-def _index(where: Where, reader: RpcReader, depth: int) -> LedgerIndex:
-    """An index of the audit's own, so that another depth, or another program's, does no harm."""
-    if where.work is None:
-        return LedgerIndex(":memory:", reader, depth)
+def _from_chain(where: Where, reader: RpcReader, depth: int) -> tuple[LedgerIndex, list[Entry]]:
+    """The log at the chain's head, in an index of the audit's own, so that another depth, or another program's, does no
+    harm; in memory where it cannot be kept on a disk or read from it again.
+
+    Raises:
+        InconsistentLog, ChainUnavailable: as :meth:`LedgerIndex.sync`.
+    """
+    if where.work is not None:
+        try:
+            return _followed(where.work / f"log-{depth}.sqlite", reader, depth)
+        except (InconsistentLog, ChainUnavailable):
+            raise
+        except (LedgerError, sqlite3.Error):
+            pass
+    return _followed(":memory:", reader, depth)
+
+
+def _followed(path: Path | str, reader: RpcReader, depth: int) -> tuple[LedgerIndex, list[Entry]]:
+    index = LedgerIndex(path, reader, depth)
     try:
-        return LedgerIndex(where.work / f"log-{depth}.sqlite", reader, depth)
-    except InconsistentLog:
+        index.sync()
+        _confirm(index, reader, depth)
+        return index, index.entries()
+    except BaseException:
+        index.close()
         raise
-    except LedgerError:
-        return LedgerIndex(":memory:", reader, depth)
 
 
 def _beside(file: Path) -> MemoryStore | None:
