@@ -17,7 +17,6 @@ import numpy as np
 from fl_node.audit.known import Known, Sketch
 from fl_node.audit.replay import Replayed
 from fl_node.audit.verdicts import Finding, Result
-from fl_node.errors import LedgerError
 from fl_node.ledger.log_store import LogStore
 from fl_node.records import UpdateRef
 
@@ -32,13 +31,13 @@ _KINDS: Final = ("<f8", "<i4", "<f8")
 class Kept:
     """Results in one SQLite file. Only updates of which all four checks hold are kept: trouble is looked at again.
 
+    An audit does not depend on it: where the file cannot be read or written, ``trouble`` says why, and nothing is kept
+    from then on.
+
     Args:
         path: the file; made if it is not there.
         log: the log that is audited.
         spec_digest: of the spec that is audited by, which may not be the one that the log names.
-
-    Raises:
-        LedgerError: the file cannot be written.
     """
 
     def __init__(self, path: Path | str, log: LogStore, spec_digest: bytes) -> None:
@@ -46,13 +45,14 @@ class Kept:
         self._lock = threading.Lock()
         #: How many results were taken from here.
         self.taken = 0
+        #: Why results are not kept, for people; empty where they are.
+        self.trouble = ""
+        self._path = str(path)
         try:
-            self._db = sqlite3.connect(str(path), timeout=30.0, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute(_SCHEMA)
+            self._db = _opened(self._path)
         except sqlite3.Error as cause:
-            raise LedgerError(f"cannot keep results in {path}: {cause}; name another folder with --work") from cause
+            self._give_up(cause)
+            self._db = _opened(":memory:")
 
     def load(self, index: int, *, sketching: bool) -> Replayed | None:
         """The kept result of the update at an entry; ``None`` where there is none that will do."""
@@ -74,7 +74,8 @@ class Kept:
 
     def save(self, index: int, replayed: Replayed) -> None:
         """Keep a result, if it is one to keep."""
-        if {finding.check: finding.result for finding in replayed.findings} != dict.fromkeys(_CHECKS, Result.OK):
+        good = {finding.check: finding.result for finding in replayed.findings} == dict.fromkeys(_CHECKS, Result.OK)
+        if not good or self.trouble:
             return
         known = replayed.known
         table = {
@@ -88,12 +89,17 @@ class Kept:
                 values = (self._key(index), json.dumps(table), sketch)
                 self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", values)
         except sqlite3.Error as cause:
-            raise LedgerError(f"cannot keep results: {cause}; free some space, or name another --work") from cause
+            self._give_up(cause)
 
     def forget(self) -> None:
         """Drop everything."""
-        with self._lock:
-            self._db.execute("DELETE FROM kept")
+        try:
+            with self._lock:
+                self._db.execute("DELETE FROM kept")
+        except sqlite3.Error as cause:
+            self._give_up(cause)
+            self._db.close()
+            self._db = _opened(":memory:")
 
     def close(self) -> None:
         """Close the file."""
@@ -105,8 +111,24 @@ class Kept:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _give_up(self, cause: sqlite3.Error) -> None:
+        self.trouble = f"results are not kept: {self._path}: {cause}; free some space, or name another folder: --work"
+
     def _key(self, index: int) -> bytes:
         return bytes([_VERSION]) + self._spec_digest + self._log.root(index + 1)
+
+
+def _opened(path: str) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute(_SCHEMA)
+        database.execute("SELECT key FROM kept LIMIT 1").fetchone()
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 def _finding(item: Any) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -254,4 +255,8 @@ def _kept(folder: Path, means: Means, fresh: bool) -> Iterator[Kept]:
     with Kept(folder / "results.sqlite", means.log, means.spec_digest) as kept:
         if fresh:
             kept.forget()
-        yield kept
+        try:
+            yield kept
+        finally:
+            if kept.trouble:
+                print(f"fl-node: {kept.trouble}", file=sys.stderr)

@@ -56,8 +56,10 @@ class LedgerIndex(LogStore):
         try:
             if reader is not None:
                 self._adopt(reader)
-        except BaseException:
+        except BaseException as cause:
             self._db.close()
+            if isinstance(cause, sqlite3.Error):
+                raise LedgerError(f"cannot write the index {self._path}: {cause}; check its disk") from cause
             raise
 
     def sync(self) -> Synced:

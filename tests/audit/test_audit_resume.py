@@ -168,3 +168,15 @@ def test_a_damaged_file_costs_time_and_nothing_else(means: Means, tmp_path: Path
     with Kept(path, means.log, means.identity.spec_digest) as kept:
         report = audit(means, kept=kept)
         assert not kept.taken and told(means, report) == told(means, audit(means))
+
+
+def test_where_nothing_more_can_be_kept_the_audit_goes_on(means: Means, tmp_path: Path) -> None:
+    path = tmp_path / "results.sqlite"
+    with Kept(path, means.log, means.identity.spec_digest) as kept:
+        with sqlite3.connect(path) as database:
+            database.execute("DROP TABLE kept")
+        assert told(means, audit(means, kept=kept)) == told(means, audit(means))
+        assert kept.trouble.startswith(f"results are not kept: {path}: no such table")
+    with Kept(tmp_path, means.log, means.identity.spec_digest) as kept:
+        assert told(means, audit(means, kept=kept)) == told(means, audit(means))
+        assert "unable to open database file" in kept.trouble

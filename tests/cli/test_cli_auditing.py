@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,15 @@ def test_files_without_an_end_are_refused(finished: Finished) -> None:
 def test_keys_in_urls_are_not_told(finished: Finished, words: tuple[str, ...], code: int) -> None:
     run = finished.command("audit", "--federation", finished.file, *words, code=code)
     assert "s3cret" not in run.stderr and run.stderr.startswith("fl-node: ")
+
+
+def test_a_damaged_working_folder_costs_time_and_nothing_else(finished: Finished, tmp_path: Path) -> None:
+    words = ("audit", "--federation", finished.file, "--content", finished.state("a"), "--fail-on", "failed", "--json")
+    good = json.loads(finished.command(*words, "--work", tmp_path).stdout)
+    for name in ("log-0.sqlite", "results.sqlite"):
+        (tmp_path / name).write_bytes(b"no database" * 1000)
+        for more in ("-wal", "-shm"):
+            (tmp_path / f"{name}{more}").unlink(missing_ok=True)
+    run = finished.command(*words, "--work", tmp_path)
+    assert run.stderr.startswith(f"fl-node: results are not kept: {tmp_path}/results.sqlite: file is not a database")
+    assert json.loads(run.stdout)["counts"] == good["counts"]
