@@ -59,7 +59,7 @@ def membership(means: Means, update: UpdateEntry) -> Finding:
     if not peer.roles & Role.PUBLISH or not peer.active:
         return Finding("membership", Result.FAILED, f"peer {peer.number} was no publishing member then", data)
     if means.federation is None:
-        return Finding("membership", Result.UNKNOWN, "by the contract's rules; the spec could not be had", data)
+        return Finding("membership", Result.UNKNOWN, "by the contract's rules; the ledger's spec is not at hand", data)
     spec = means.federation.spec
     lag = update.index - facts.seen
     if lag > spec.rounds.max_lag:
@@ -89,7 +89,7 @@ def ignored(spec: Spec, prefix: Prefix, update: UpdateEntry) -> str | None:
 def selection(means: Means, update: UpdateEntry) -> Finding:
     """Check 9: the policy gives these parents, with these shares and this rule, from the log that was seen."""
     if means.federation is None:
-        return Finding("selection", Result.UNKNOWN, "the spec could not be had, so its policy is not known")
+        return Finding("selection", Result.UNKNOWN, "the ledger's spec is not at hand, so its policy is not known")
     spec, prefix = means.federation.spec, means.prefix
     data = {"policy": spec.merging.selection, "rule": spec.merging.aggregation}
     try:

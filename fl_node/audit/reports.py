@@ -107,7 +107,7 @@ def report(means: Means, update: UpdateEntry, verified: Verified) -> Finding:
     if said is not None:
         return said
     if spec is None:
-        return Finding(NAME, Result.UNKNOWN, "its outcomes cannot be replayed: the spec could not be had", data)
+        return Finding(NAME, Result.UNKNOWN, "its outcomes cannot be replayed: the ledger's spec is not at hand", data)
     return Finding(NAME, Result.OK, "the recorded report; it agrees with log and replay", data)
 
 

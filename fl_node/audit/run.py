@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from fl_node.audit import canonical as canon
@@ -86,6 +86,7 @@ def audit(
     found = _Found()
     updates = [update for update in updates_of(means) if scope.holds(update)]
     genesis = _federation(means, scope, found)  # 14 opening, 3 checkpoints
+    means = by_the_ledgers_spec(means)
     _by_log(means, scope, updates, found, tell)  # 2 included, 3 consistent, 9 selection, 10 membership, 11 score
     _by_chain(means, scope, updates, found)  # 1 canonical
     known = _by_bytes(means, scope, updates, genesis, found, tell, jobs, kept)  # 4, 6, 7, 8
@@ -97,6 +98,15 @@ def audit(
         notes=tuple(notes_of(means)),
         seconds={phase: round(seconds, 3) for phase, seconds in found.seconds.items()},
     )
+
+
+def by_the_ledgers_spec(means: Means) -> Means:
+    """The same without a spec that is not the one which the ledger was opened with: that the auditor's file was changed
+    is *opening*'s to say, and no publisher is to be blamed for not following it."""
+    federation = means.federation
+    if federation is None or federation.digest == means.prefix.opened.spec_digest:
+        return means
+    return replace(means, federation=None)
 
 
 def updates_of(means: Means) -> list[UpdateEntry]:
@@ -308,7 +318,7 @@ def _by_others(
         with _timed(found, "originality"):
             if means.federation is None:
                 for update in updates:
-                    found.add(update.ref, Finding("originality", Result.UNKNOWN, "the spec could not be had"))
+                    found.add(update.ref, Finding("originality", Result.UNKNOWN, "the ledger's spec is not at hand"))
             else:
                 spec = means.federation.spec
                 for ref, finding in originality_findings(spec, means.prefix, updates, known).items():

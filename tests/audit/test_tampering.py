@@ -64,6 +64,11 @@ def test_honest_histories_hold(mode: str) -> None:
     assert unknown == {(f"{peer}#4", "score") for peer in (1, 2, 3, 4)} | {(ALL, "consistent")}
 
 
+def test_nobody_is_blamed_for_a_spec_that_was_changed() -> None:
+    found = looked_at(lies_in_logs.spec_changed())
+    assert {one.result for where, one in found if where != ALL} == {Result.OK, Result.UNKNOWN}
+
+
 def test_any_order_of_parents_and_any_number_of_threads_pass() -> None:
     """What must pass: the order of a merge follows from its parents, not from who hands them over."""
     play = begun(2)
