@@ -83,9 +83,12 @@ class Rpc:
         with limit_kept():
             from web3 import HTTPProvider
 
+        from fl_node.ledger.bounded import BoundedAdapter
         from fl_node.ledger.loopback import LoopbackSession
 
         session = LoopbackSession() if parts.hostname in _LOOPBACK else requests.Session()
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, BoundedAdapter())
         self.url = url
         self.place = place_of(url)
         self.requests_sent = 0
@@ -136,9 +139,13 @@ class Rpc:
     def _guarded(self, send: Callable[[], Any]) -> Any:
         import requests
 
+        from fl_node.ledger.bounded import AnswerTooLarge
+
         self.requests_sent += 1
         try:
             return send()
+        except AnswerTooLarge as cause:
+            return {"error": {"message": f"{cause}; ask for less"}}  # as an endpoint refuses that minds its own limits
         except requests.HTTPError as cause:
             refusal = _json_rpc_error(cause.response)
             if refusal is not None:
