@@ -84,8 +84,8 @@ CHECKS: Final = (
     Check(
         5,
         "available",
-        "so many peers give the bytes now",
-        "a moment's look",
+        "so many peers say now that they have the bytes",
+        "a moment's look, and their word",
         "curl -sI '{gateway}/ipfs/{cid}?format=raw'",
         essential=False,
     ),
