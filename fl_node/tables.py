@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1, le=2**31)]
 Count = Annotated[int, Field(ge=0, le=2**31)]
+
+
+def _network(text: str) -> str:
+    ipaddress.ip_network(text)
+    return text
+
+
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class Table(BaseModel):
@@ -193,7 +202,9 @@ class ContentSpec(Table):
     fetch_timeout_s: Annotated[float, Field(gt=0.0, le=1e6)] = Field(
         60.0, description="total seconds to fetch one update"
     )
-    allow_networks: tuple[str, ...] = Field((), description="private networks (CIDR) from which content may be fetched")
+    allow_networks: tuple[Network, ...] = Field(
+        (), description="private networks (CIDR) from which content may be fetched"
+    )
 
 
 class PredecessorSpec(Table):

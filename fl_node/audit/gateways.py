@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -21,21 +20,27 @@ from fl_node.content.spool import spooled
 from fl_node.errors import ContentError, ContentMismatch, ContentUnavailable, UsageError
 from fl_node.prefix import Prefix
 from fl_node.records import UpdateRef
+from fl_node.tables import ContentSpec
 
 _PROBE_S: Final = 5.0
+#: For one file, whatever the spec says.
+_FILE_S: Final = 600.0
+_MOST_CAUSES: Final = 3
 
 
 class GatewayBlobs:
-    """Looks in folders first, then asks gateways. A gateway that does not answer at the start is not asked again.
+    """Looks in folders first, then asks gateways. One that does not answer at the start is not asked again, and one
+    that lets questions go unanswered is left alone for a while.
 
     Args:
         stores: content stores that lie here.
         given: gateways that the auditor names; asked first, at whatever address they are.
-        announced: the peers' own, by number; addresses are bound by ``allow_networks``.
-        publishers: the peer that published an update is asked before the others.
+        announced: the peers' own, by number; an update's publisher is asked before the others.
+        allow_networks: private networks in which those may be.
+        timeout_s: for one file.
         scratch: folder for files on their way.
 
-    ``given`` addresses come from the auditor, so they may be private ones; announced ones come from strangers.
+    ``given`` ones come from the auditor, so they may be at any address; announced ones come from strangers.
     """
 
     def __init__(
@@ -51,10 +56,16 @@ class GatewayBlobs:
         self._stores, self._given = tuple(stores), tuple(given)
         self._announced = dict(announced or {})
         self._scratch = scratch
-        networks = [*allow_networks, *(network for endpoint in given for network in addresses_of(endpoint))]
-        self._fetcher = Fetcher(networks, timeout_s=timeout_s)
-        self._live: frozenset[Endpoint] | None = None
+        self._fetcher = Fetcher(allow_networks, timeout_s=timeout_s, trusted=self._given)
+        self._dead: Mapping[Endpoint, str] | None = None
         self._probing = threading.Lock()
+
+    def follow(self, content: ContentSpec) -> None:
+        """Ask as the spec says, once it is known. Not safe while somebody else asks."""
+        self._fetcher.close()
+        timeout_s = min(content.fetch_timeout_s, _FILE_S)
+        self._fetcher = Fetcher(content.allow_networks, timeout_s=timeout_s, trusted=self._given)
+        self._dead = None
 
     def close(self) -> None:
         """Close connections and stores."""
@@ -77,11 +88,7 @@ class GatewayBlobs:
         if not endpoints:
             if altered is not None:
                 raise altered
-            silent = len(self._announced) + len(self._given)
-            raise ContentUnavailable(
-                f"{cid} is in no folder that was named, and none of {silent} gateways answers; name one that has it "
-                "with --content"
-            )
+            raise ContentUnavailable(f"{cid} is in no folder that was named, and {self._why_nobody()}")
         try:
             data = self._fetcher.fetch(cid, max_bytes, endpoints)
         except ContentUnavailable:
@@ -98,10 +105,9 @@ class GatewayBlobs:
         lacking: list[str] = []
         silent: list[str] = []
         publisher: bool | None = None
-        live = self._alive()
         for number, endpoint in sorted(self._announced.items()):
             name = f"peer {number} {endpoint}"
-            answer = self._has(endpoint, cid) if endpoint in live else None
+            answer = self._has(endpoint, cid) if self._answering(endpoint) else None
             (silent if answer is None else having if answer else lacking).append(name)
             if ref is not None and number == ref.peer:
                 publisher = answer
@@ -110,13 +116,14 @@ class GatewayBlobs:
     def where(self, cid: Cid) -> str:
         """The first gateway that answers."""
         for endpoint in (*self._given, *self._announced.values()):
-            if endpoint in self._alive():
+            if self._answering(endpoint):
                 return str(endpoint)
         return ""
 
     def documents(self, path: str, max_bytes: int) -> dict[str, bytes]:
         """What gateways have at a path of their own, such as ``/checkpoint``, by gateway; of those that have it."""
-        live = sorted(self._alive(), key=str)
+        every = dict.fromkeys([*self._given, *self._announced.values()])
+        live = sorted(filter(self._answering, every), key=str)
 
         def ask(endpoint: Endpoint) -> bytes | None:
             try:
@@ -133,26 +140,39 @@ class GatewayBlobs:
     def _order(self, ref: UpdateRef | None) -> list[Endpoint]:
         own = self._announced.get(ref.peer) if ref is not None else None
         first = [*self._given, *([] if own is None else [own])]
-        live = self._alive()
-        return [one for one in dict.fromkeys([*first, *self._announced.values()]) if one in live]
+        return [one for one in dict.fromkeys([*first, *self._announced.values()]) if self._answering(one)]
 
-    def _alive(self) -> frozenset[Endpoint]:
-        """Gateways that answered at the first look."""
+    def _answering(self, endpoint: Endpoint) -> bool:
+        return endpoint not in self._unreachable() and not self._fetcher.silent(endpoint)
+
+    def _unreachable(self) -> Mapping[Endpoint, str]:
+        """Gateways that could not be reached at the first look, and why."""
         with self._probing:
-            if self._live is None:
+            if self._dead is None:
                 every = list(dict.fromkeys([*self._given, *self._announced.values()]))
                 with ThreadPoolExecutor(max(1, min(32, len(every))), "probe") as pool:
-                    answers = list(pool.map(self._answers, every))
-                self._live = frozenset(one for one, answer in zip(every, answers, strict=True) if answer)
-            return self._live
+                    causes = list(pool.map(self._cannot_reach, every))
+                self._dead = {one: cause for one, cause in zip(every, causes, strict=True) if cause is not None}
+            return self._dead
 
-    def _answers(self, endpoint: Endpoint) -> bool:
+    def _cannot_reach(self, endpoint: Endpoint) -> str | None:
         try:
             connection = self._fetcher.connect(endpoint, time.monotonic() + _PROBE_S)
-        except ContentError:
-            return False
+        except ContentError as cause:
+            return str(cause)
         self._fetcher.release(connection)
-        return True
+        return None
+
+    def _why_nobody(self) -> str:
+        """What is the matter with the gateways, where none is left to ask."""
+        dead = self._unreachable()
+        every = dict.fromkeys([*self._given, *self._announced.values()])
+        causes = [dead.get(one, f"{one} left several questions unanswered") for one in every]
+        if not causes:
+            return "there is no gateway to ask; name one that has it with --content"
+        more = f"; and {len(causes) - _MOST_CAUSES} more" if len(causes) > _MOST_CAUSES else ""
+        told = "; ".join(causes[:_MOST_CAUSES])
+        return f"none of {len(causes)} gateways answers: {told}{more}. Name one that has it with --content"
 
     def _has(self, endpoint: Endpoint, cid: Cid) -> bool | None:
         try:
@@ -203,12 +223,3 @@ def sources(named: Sequence[str]) -> tuple[list[ContentStore], list[Endpoint]]:
             )
         stores.append(Blockstore(folder, readonly=True))
     return stores, endpoints
-
-
-def addresses_of(endpoint: Endpoint) -> list[str]:
-    """The addresses of a gateway that the auditor trusts enough to name it."""
-    try:
-        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    except OSError:
-        return []
-    return [str(where[0]).partition("%")[0] for _, _, _, _, where in found]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fl_node.audit.gateways import GatewayBlobs, addresses_of, announced, sources
+from fl_node.audit.gateways import GatewayBlobs, announced, sources
 from fl_node.audit.means import Means
 from fl_node.audit.memory import MemoryTransactions
 from fl_node.content.cid import Cid
@@ -104,11 +104,13 @@ def means_of(where: Where) -> Iterator[Means]:
             stores=[*stores, *([] if beside is None else [beside])],
             given=given,
             announced=announced(prefix),
-            allow_networks=federation.spec.content.allow_networks if federation else (),
-            timeout_s=federation.spec.content.fetch_timeout_s if federation else 60.0,
             scratch=where.work,
         )
         stack.callback(blobs.close)
+        if federation is None:
+            federation = spec_of(prefix, blobs)
+        if federation is not None:
+            blobs.follow(federation.spec.content)
         served, head = _served(blobs), index.head
         if reader is not None and not where.tiles:
             _catch_up(index, max((note.checkpoint.size for note in served), default=0))
@@ -117,8 +119,6 @@ def means_of(where: Where) -> Iterator[Means]:
             entries = index.entries()
             prefix = folded(entries)
         recheck(index, entries)
-        if federation is None:
-            federation = spec_of(prefix, blobs)
         opened = prefix.opened
         identity = _identity_of(opened) if reader is None else reader.identity
         yield Means(
@@ -163,7 +163,7 @@ def _from_tiles(where: Where, reader: RpcReader | None, notes: Sequence[SignedCh
     else:
         said = max((note.checkpoint for note in notes), key=lambda checkpoint: checkpoint.size)
         head = LedgerHead(said.size, said.root, said.block_number, said.block_hash)
-    with Fetcher([*addresses_of(endpoint)]) as fetcher:
+    with Fetcher(trusted=[endpoint]) as fetcher:
         tiles = TileLog(lambda path: fetcher.document(f"/{path}", MAX_TILE_BYTES, endpoint), head.size, head.root)
         try:
             logs = list(tiles.logs())

@@ -31,6 +31,10 @@ _TUNNELS: Final = tuple(
 )
 
 
+#: For endpoints that nobody but whoever runs this program named.
+ANYWHERE: Final[tuple[Network, ...]] = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A gateway as announced. ``tls_pin``: SHA-256 of the certificate (DER) that https must show; empty: any valid."""

@@ -10,12 +10,13 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from fl_node.content.cid import Cid
-from fl_node.content.endpoints import Endpoint, Resolver, parse_endpoint, parse_networks
+from fl_node.content.endpoints import ANYWHERE, Endpoint, Resolver, parse_endpoint, parse_networks
 from fl_node.content.http_client import Connection, NotHere
 from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import CHUNK_BYTES, MAX_NODE_BYTES, Dag, assemble
@@ -33,14 +34,19 @@ T = TypeVar("T")
 _FORGIVE_S: Final = 60.0
 _IDLE_S: Final = 20.0
 _SLOW: Final = 4.0
+_PATIENCE: Final = 3
+_PAUSE_S: Final = 30.0
+_COSTLY_S: Final = 1.0
 
 
 @dataclass(slots=True)
 class _Record:
-    """What is known of a provider from earlier fetches."""
+    """What is known of a provider from earlier fetches. ``silences``: how often in a row it cost time and gave no
+    usable answer."""
 
     failed_at: float = float("-inf")
     bytes_per_s: float = 0.0
+    silences: int = 0
 
 
 class Fetcher:
@@ -51,6 +57,7 @@ class Fetcher:
         timeout_s: total seconds for one file, whatever the providers do.
         connections: parallel connections for one file.
         resolver: as ``socket.getaddrinfo``.
+        trusted: endpoints that whoever runs this named, and so may be at any address.
     """
 
     def __init__(
@@ -60,8 +67,10 @@ class Fetcher:
         timeout_s: float = 60.0,
         connections: int = 4,
         resolver: Resolver = socket.getaddrinfo,
+        trusted: Collection[Endpoint] = (),
     ) -> None:
         self._networks = parse_networks(allow_networks)
+        self._trusted = frozenset(trusted)
         self._timeout_s = timeout_s
         self._connections = connections
         self._resolver = resolver
@@ -187,6 +196,10 @@ class Fetcher:
 
     def converse(self, endpoint: Endpoint, deadline: float, ask: Callable[[Connection], T]) -> T:
         """Ask over a connection that is kept, or a new one, and keep it if it can carry another question."""
+        with self._patience(endpoint):
+            return self._conversed(endpoint, deadline, ask)
+
+    def _conversed(self, endpoint: Endpoint, deadline: float, ask: Callable[[Connection], T]) -> T:
         while True:
             connection = self.connect(endpoint, deadline)
             reused = not connection.fresh
@@ -215,7 +228,36 @@ class Fetcher:
                 if time.monotonic() - connection.used_at < _IDLE_S:
                     return connection
                 connection.close()
-        return Connection(endpoint, self._networks, self._resolver, deadline)
+        networks = ANYWHERE if endpoint in self._trusted else self._networks
+        return Connection(endpoint, networks, self._resolver, deadline)
+
+    def silent(self, endpoint: Endpoint) -> bool:
+        """Whether an endpoint has cost so much time for nothing that it should be left alone for a while."""
+        with self._lock:
+            record = self._records.get(endpoint, _Record())
+            pause_s = _PAUSE_S * (record.silences - _PATIENCE + 1)
+            return record.silences >= _PATIENCE and time.monotonic() - record.failed_at < pause_s
+
+    @contextmanager
+    def _patience(self, endpoint: Endpoint) -> Iterator[None]:
+        """Counts questions in a row that cost time and were not answered. Refusals cost none."""
+        began = time.monotonic()
+        try:
+            yield
+        except ContentUnavailable as cause:
+            if isinstance(cause, NotHere):
+                self._note_silence(endpoint, 0)
+            elif time.monotonic() - began >= _COSTLY_S:
+                self._note_silence(endpoint, 1)
+            raise
+        self._note_silence(endpoint, 0)
+
+    def _note_silence(self, endpoint: Endpoint, more: int) -> None:
+        with self._lock:
+            record = self._records.setdefault(endpoint, _Record())
+            record.silences = record.silences + more if more else 0
+            if more:
+                record.failed_at = time.monotonic()
 
     def release(self, connection: Connection) -> None:
         with self._lock:
