@@ -31,7 +31,7 @@ from fl_node.ledger import codec, tree
 from fl_node.ledger.abi import address_bytes
 from fl_node.ledger.breaches import breaches
 from fl_node.ledger.chain_look import RpcBlocks, RpcTransactions
-from fl_node.ledger.checkpoint import MAX_NOTE_BYTES, SignedCheckpoint, parse, parse_all
+from fl_node.ledger.checkpoint import MAX_NOTE_BYTES, Checkpoint, SignedCheckpoint, parse, parse_all
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.kept_log import KeptLog
 from fl_node.ledger.log_store import LogStore
@@ -83,17 +83,18 @@ def means_of(where: Where) -> Iterator[Means]:
         InconsistentLog: the endpoint's entries do not have the contract's root.
         MalformedEvidence: a checkpoint file that is none.
     """
-    federation, deployment = _named(where)
-    stores, given = sources(where.content)
     notes = [note for path in where.checkpoints for note in notes_in(path)]
+    federation, deployment = _named(where, notes)
+    ours = [note for note in notes if _is_of(note.checkpoint, deployment.contract)]
+    stores, given = sources(where.content)
     rpc = Rpc(deployment.rpc)
     depth = where.depth if where.depth is not None else federation.spec.rounds.depth if federation else 0
     with ExitStack() as stack:
-        reader = _reader(deployment, rpc, where, notes)
+        reader = _reader(deployment, rpc, where, ours)
         if reader is not None:
             stack.callback(reader.close)
         if where.tiles or reader is None:
-            index = stack.enter_context(_from_tiles(where, reader, notes, depth))
+            index = stack.enter_context(_from_tiles(where, reader, ours, depth))
             entries = index.entries()
         else:
             index, entries = _from_chain(where, reader, depth)
@@ -114,7 +115,9 @@ def means_of(where: Where) -> Iterator[Means]:
         served, head = _served(blobs), index.head
         if reader is not None and not where.tiles:
             _catch_up(index, max((note.checkpoint.size for note in served), default=0))
-        served = _judged_by(index, reader, served)
+        # What the auditor named counts as named, whoever serves it, too.
+        named = {note.note for note in notes}
+        served = [note for note in _judged_by(index, reader, served) if note.note not in named]
         if index.head != head:
             entries = index.entries()
             prefix = folded(entries)
@@ -292,7 +295,7 @@ def spec_of(prefix: Prefix, blobs: GatewayBlobs) -> Federation | None:
         return None
 
 
-def _named(where: Where) -> tuple[Federation | None, Deployment]:
+def _named(where: Where, notes: Sequence[SignedCheckpoint]) -> tuple[Federation | None, Deployment]:
     if where.contract is None:
         federation = read_federation(where.federation)
         deployment = federation.deployment
@@ -308,9 +311,18 @@ def _named(where: Where) -> tuple[Federation | None, Deployment]:
     if not where.rpc:
         raise UsageError(f"--contract {where.contract}: expected --rpc URL with it, an endpoint of its chain")
     _check_address(where.contract)
-    rpc = Rpc(where.rpc)
-    chain_id = quantity(rpc.call("eth_chainId"))
+    try:
+        chain_id = quantity(Rpc(where.rpc).call("eth_chainId"))
+    except ChainUnavailable:
+        signed = next((note for note in notes if _is_of(note.checkpoint, where.contract)), None)
+        if signed is None or not where.tiles:
+            raise
+        chain_id = signed.checkpoint.chain_id
     return None, Deployment(chain_id=chain_id, contract=where.contract, first_block=0, rpc=where.rpc)
+
+
+def _is_of(checkpoint: Checkpoint, contract: str) -> bool:
+    return checkpoint.contract.lower() == contract.lower()
 
 
 def _check_address(contract: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from fl_node.audit.run import Scope, audit
 from fl_node.audit.verdicts import Result
 from fl_node.content.gateway import Gateway
 from fl_node.content.memory import MemoryStore
+from fl_node.errors import ChainUnavailable
 from fl_node.ledger import checkpoint
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.memory import MemoryChain, MemoryLedger
@@ -88,7 +89,7 @@ def test_what_was_signed_since_is_no_contradiction(peer: Peer) -> None:
     assert looked(peer, given, "consistent", "included") == (peer.log.size - 3, 1, expected)
     # The larger one, once it is given, is what the log is held against.
     larger = peer.notes.folder / f"own-{peer.log.size:012d}.note"
-    assert looked(peer, larger, "consistent", "included") == (peer.log.size, 2, expected)
+    assert looked(peer, larger, "consistent", "included") == (peer.log.size, 1, expected)
 
 
 def test_who_had_to_keep_something_until_when_is_not_known_without_a_chain(peer: Peer) -> None:
@@ -102,12 +103,51 @@ def test_who_had_to_keep_something_until_when_is_not_known_without_a_chain(peer:
 def test_one_that_was_given_and_is_not_the_log_s_fails(peer: Peer) -> None:
     peer.publish(2)
     other = checkpoint.at(peer.log, 2)
-    forged = checkpoint.Checkpoint(
-        *(other.chain_id, other.contract, other.size, b"\x05" * 32, other.block_number, other.block_hash),
-        *(other.time_s, other.spec_digest),
-    )
+    forged = replace(other, root=b"\x05" * 32)
     lie, given = peer.file.with_name("lie.note"), peer.file.with_name("given.note")
     lie.write_bytes(checkpoint.sign(forged, SIGNER).note)
     given.write_bytes(peer.sign().read_bytes())
     with means_of(Where(peer.file, tiles=peer.endpoint, checkpoints=[given, lie])) as means:
         assert [finding.result for finding in checkpoints(means)].count(Result.FAILED) == 1
+
+
+def test_an_address_and_a_checkpoint_will_do(peer: Peer) -> None:
+    peer.publish(1)
+    given, contract = peer.sign(), peer.ledger.identity.address
+    asked = Where(Path("none"), rpc=DEAD, contract=contract, tiles=peer.endpoint)
+    with means_of(replace(asked, checkpoints=[given])) as means:
+        assert (means.identity.chain_id, means.identity.address, means.log.size) == (31337, contract, peer.log.size)
+        assert means.federation is None and means.blocks is None
+    with pytest.raises(ChainUnavailable), means_of(asked):
+        pass
+
+
+def test_a_checkpoint_of_another_ledger_does_not_stand_in_for_the_chain(peer: Peer) -> None:
+    peer.publish(1)
+    other = replace(checkpoint.at(peer.log), contract=SIGNER.address, size=100)
+    note = peer.file.with_name("other.note")
+    note.write_bytes(checkpoint.sign(other, SIGNER).note)
+    with pytest.raises(ChainUnavailable), means_of(Where(peer.file, tiles=peer.endpoint, checkpoints=[note])):
+        pass
+    given = Where(peer.file, tiles=peer.endpoint, checkpoints=[note, peer.sign()])
+    with means_of(given) as means:
+        assert means.log.size == peer.log.size
+        assert [finding.result for finding in checkpoints(means)] == [Result.FAILED, Result.OK]
+
+
+def test_what_the_auditor_names_counts_whoever_serves_it_too(peer: Peer) -> None:
+    peer.publish(2)
+    regulator = keys.from_private_key(b"\x09" * 32)
+    false = checkpoint.sign(replace(checkpoint.at(peer.log, 2), root=b"\x05" * 32), regulator)
+    lie, given = peer.notes.folder.with_name("lie.note"), peer.sign()
+    lie.write_bytes(false.note)
+    given.write_bytes(false.note)  # now the gateway serves it
+    good = peer.file.with_name("good.note")
+    good.write_bytes(checkpoint.sign(checkpoint.at(peer.log), SIGNER).note)
+
+    def results(*named: Path) -> list[Result]:
+        with means_of(Where(peer.file, tiles=peer.endpoint, checkpoints=[*named])) as means:
+            return [finding.result for finding in checkpoints(means)]
+
+    assert results(good) == [Result.OK, Result.UNKNOWN]  # a stranger's
+    assert results(good, lie) == [Result.OK, Result.FAILED]
