@@ -84,7 +84,9 @@ def kept(means: Means, tmp_path: Path) -> Iterator[Kept]:
 @pytest.mark.parametrize("jobs", [2, 4])
 def test_no_result_depends_on_the_number_of_threads(means: Means, jobs: int) -> None:
     report = told(means, audit(means))
-    assert report["verdict"] == "ok" and len(report["updates"]) == UPDATES
+    # All holds, but that nothing is signed in memory.
+    assert report["verdict"] == "unknown" and len(report["updates"]) == UPDATES
+    assert {check for check, found in report["counts"].items() if "failed" in found} == set()
     assert told(means, audit(means, jobs=jobs)) == report
 
 
