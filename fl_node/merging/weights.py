@@ -146,7 +146,7 @@ def check_magnitude(tensors: Tensors, limit: float) -> None:
         MalformedWeights: an element of a float32 or float64 tensor lies beyond +-``limit``.
     """
     for name, array in tensors.items():
-        if array.dtype.kind == "f" and array.size and (largest := max(array.max(), -array.min())) > limit:
+        if array.dtype.kind == "f" and array.size and (largest := float(max(array.max(), -array.min()))) > limit:
             raise MalformedWeights(
                 f"{name!r} holds {largest:g} in size, expected at most {limit:g} (merging.max_magnitude of the spec)"
             )
