@@ -117,22 +117,29 @@ def _parsed(argv: list[str] | None) -> tuple[argparse.Namespace, Callable[[argpa
 @contextmanager
 def _leaving_at_once() -> Iterator[None]:
     """While this lasts Ctrl-C ends the process there and then: nothing is under way that would have to be undone, and
-    an exception in the middle of an import is told as a traceback."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        os.write(2, b"fl-node: interrupted\n")
-        os._exit(INTERRUPTED)
-
+    an exception in the middle of an import is told as a traceback. Afterwards the second one does."""
     # Whoever calls from a thread, or has a handler of their own, keeps what they have.
     ours = threading.current_thread() is threading.main_thread()
     if not (ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler):
         yield
         return
-    signal.signal(signal.SIGINT, leave)
+    signal.signal(signal.SIGINT, _leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"fl-node: interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first Ctrl-C lets what is under way be undone, and threads come to an end. Some wait for a stranger's answer:
+    whoever does not want to, presses again."""
+    signal.signal(signal.SIGINT, _leave)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -108,3 +111,22 @@ def test_a_damaged_working_folder_costs_time_and_nothing_else(finished: Finished
     run = finished.command(*words, "--work", tmp_path)
     assert run.stderr.startswith(f"fl-node: results are not kept: {tmp_path}/results.sqlite: file is not a database")
     assert json.loads(run.stdout)["counts"] == good["counts"]
+
+
+def test_who_presses_ctrl_c_twice_waits_for_no_gateway(finished: Finished) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        words = ["audit", "--federation", str(finished.file), "--fresh", "--content"]
+        program = (
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "from fl_node.__main__ import main; raise SystemExit("
+            f"main({[*words, f'http://127.0.0.1:{mute.getsockname()[1]}']!r}))"
+        )
+        run = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+        connection, _ = mute.accept()
+        with connection:
+            assert connection.recv(4) == b"GET "
+            for _ in range(2):
+                run.send_signal(signal.SIGINT)
+                time.sleep(0.3)
+            _, told = run.communicate(timeout=4.0)
+    assert (run.returncode, told) == (130, "fl-node: interrupted\n")
