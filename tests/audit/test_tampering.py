@@ -19,6 +19,7 @@ from playing import Play
 from tampering import ALL, CASES, Case, at_pace, bad, begun, honest, looked_at, shown
 
 from fl_node.audit.verdicts import Result
+from fl_node.ledger import index
 from fl_node.merging.aggregation import aggregate_recorded
 from fl_node.merging.weights import digest
 
@@ -26,6 +27,12 @@ TABLE = Path(__file__).parents[2] / "docs" / "tampering.md"
 #: Groups that are tried in synchronous federations, too, and the cases in them that speak of who came when.
 ALSO_SYNC = {lies_of_publishers.MERGES, lies_of_publishers.SCORES}
 NOT_SYNC = {lies_of_publishers.unlisted_merged, lies_of_publishers.older_merged}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that does not fit is asked for again, in case the chain moved. Here it never does."""
+    monkeypatch.setattr(index, "_FIRST_PAUSE_S", 0.0)
 
 
 def in_sync(case: Case) -> bool:
