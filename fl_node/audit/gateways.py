@@ -25,7 +25,6 @@ from fl_node.tables import ContentSpec
 _PROBE_S: Final = 5.0
 #: For one file, whatever the spec says.
 _FILE_S: Final = 600.0
-_MOST_CAUSES: Final = 3
 
 
 class GatewayBlobs:
@@ -170,9 +169,8 @@ class GatewayBlobs:
         causes = [dead.get(one, f"{one} left several questions unanswered") for one in every]
         if not causes:
             return "there is no gateway to ask; name one that has it with --content"
-        more = f"; and {len(causes) - _MOST_CAUSES} more" if len(causes) > _MOST_CAUSES else ""
-        told = "; ".join(causes[:_MOST_CAUSES])
-        return f"none of {len(causes)} gateways answers: {told}{more}. Name one that has it with --content"
+        first = "" if len(causes) == 1 else ", the first"
+        return f"none of {len(causes)} gateways answers{first}: {causes[0]}; name one that has it with --content"
 
     def _has(self, endpoint: Endpoint, cid: Cid) -> bool | None:
         try:
