@@ -28,6 +28,10 @@ from fl_node.records import PeerAnnounced, UpdateObjected, UpdatePublished, Upda
 CHECKS: Final = ALL - {"available"}
 
 
+#: Each is told of alone, unless there are more.
+_MOST_DROPPED: Final = 20
+
+
 #: Conditions that come and go; an alarm's key begins with its kind.
 PASSING: Final = frozenset({"silent", "unavailable", "chain-unavailable", "inconsistent-log"})
 
@@ -129,6 +133,12 @@ class Monitor:
 
 def reorganised(dropped: Sequence[Orphan]) -> Iterator[Alarm]:
     """Entries that the chain had when it was looked at before, and has not any more."""
+    if len(dropped) > _MOST_DROPPED:
+        entries = [orphan.entry for orphan in dropped]
+        text = f"the chain dropped {len(entries)} entries, {entries[0].index} to {entries[-1].index}"
+        key = f"reorganised {entries[0].index} {entries[0].block_hash.hex()} {len(entries)}"
+        yield Alarm("reorganised", text, key, {"entry": entries[0].index, "entries": len(entries)})
+        return
     for orphan in dropped:
         entry = orphan.entry
         text = f"the chain dropped entry {entry.index} ({entry.kind}) of block {entry.block_number}"

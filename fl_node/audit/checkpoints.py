@@ -16,6 +16,7 @@ def checkpoints(means: Means) -> list[Finding]:
     if not counted:
         text = "nobody's checkpoint was at hand, so only the endpoint vouches that this is all of the log"
         found = [Finding(NAME, Result.UNKNOWN, text, {"checkpoints": 0}, asked=False)]
+    found += _dropped(means)
     for conflict in conflicts(counted):
         text = f"{conflict.text}: two logs were shown"
         found.append(Finding(NAME, Result.FAILED, text, {"equivocators": list(conflict.equivocators)}))
@@ -36,6 +37,22 @@ def _held(means: Means, signed: SignedCheckpoint) -> Finding:
     if trouble is not None:
         return Finding(NAME, Result.FAILED, f"the checkpoint of {who}: {trouble}", data)
     return Finding(NAME, Result.OK, f"extends the {said.size} entries that {who} signed", data)
+
+
+def _dropped(means: Means) -> list[Finding]:
+    """What an earlier audit saw and the chain has not any more. The auditor is a witness as well, but reorganisations
+    happen. Transactions that came back do not count."""
+    there = {entry.tx_hash for entry in means.entries}
+    lost = [orphan.entry for orphan in means.log.orphans() if orphan.entry.tx_hash not in there]
+    if not lost:
+        return []
+    first = min(lost, key=lambda entry: entry.index)
+    text = (
+        f"the chain dropped {len(lost)} entries that an earlier audit saw, the first of them entry {first.index} of "
+        f"block {first.block_number}: it was reorganised, or rewritten. Whoever signed a checkpoint can tell; --fresh "
+        "forgets them"
+    )
+    return [Finding(NAME, Result.UNKNOWN, text, {"dropped": sorted(entry.index for entry in lost)})]
 
 
 def _strangers(means: Means, signed: SignedCheckpoint) -> bool:

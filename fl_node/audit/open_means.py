@@ -220,7 +220,7 @@ def _judged_by(index: LedgerIndex, reader: RpcReader | None, served: list[Signed
     return [note for note in served if not index.size < note.checkpoint.size <= on_chain]
 
 
-def _confirm(index: LedgerIndex, reader: RpcReader, depth: int) -> None:
+def confirm(index: LedgerIndex, reader: RpcReader, depth: int) -> None:
     """Ask the contract again for the root at the block where the index stands: a file that was there before, and is at
     that block already, has only itself to vouch for it.
 
@@ -239,8 +239,8 @@ def _confirm(index: LedgerIndex, reader: RpcReader, depth: int) -> None:
             return
         index.sync()  # the chain moved meanwhile
     raise ChainUnavailable(
-        f"the endpoint is at block {head.block_number}, an earlier audit was at {known.block_number}; wait until it "
-        "has caught up, use another one, or name another --work"
+        f"the endpoint is at block {head.block_number}, which is before block {known.block_number}, where it was "
+        "earlier; wait until it has caught up, or use another one"
     )
 
 
@@ -353,7 +353,7 @@ def _followed(path: Path | str, reader: RpcReader, depth: int) -> tuple[LedgerIn
     index = LedgerIndex(path, reader, depth)
     try:
         index.sync()
-        _confirm(index, reader, depth)
+        confirm(index, reader, depth)
         return index, index.entries()
     except BaseException:
         index.close()

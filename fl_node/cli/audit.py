@@ -47,6 +47,9 @@ def audit(arguments: argparse.Namespace) -> int:
     scope = scope_of(arguments)
     out = page_file(arguments.html)
     with working_folder(arguments.work, None if arguments.contract else file, "audit") as folder:
+        if arguments.fresh:
+            for log in folder.glob("log-*.sqlite*"):
+                log.unlink()
         where = Where(
             federation=file,
             rpc=config.rpc,

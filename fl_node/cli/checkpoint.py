@@ -38,12 +38,15 @@ def checkpoint(arguments: argparse.Namespace) -> int:
 
 def _sign(arguments: argparse.Namespace) -> int:
     """Sign, unless the log does not hold what was signed before."""
+    from fl_node.audit.open_means import confirm
+
     config = settings_of(arguments)
     _, deployment = deployed(config)
     signer = keys.unlock(config.key_path, Path(config.password_file) if config.password_file else None)
     signer.check_chain(deployment.chain_id)
     folder = _folder(config.state_path)
     with viewing(config) as view:
+        confirm(view.index, view.reader, view.federation.spec.rounds.depth)
         incident = folder.incident(view.index, every=True)
         if incident is not None:
             path = folder.keep_incident(incident)
@@ -73,7 +76,7 @@ def _sign(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     """Signatures, the notes against each other, and against the log."""
-    from fl_node.audit.open_means import notes_in
+    from fl_node.audit.open_means import confirm, notes_in
 
     found: list[tuple[str, SignedCheckpoint]] = []
     malformed: list[dict[str, str]] = []
@@ -88,6 +91,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         rows = [{"file": name, **_told(note), "holds": None, "trouble": None} for name, note in found]
     else:
         with viewing(settings_of(arguments)) as view:
+            confirm(view.index, view.reader, view.federation.spec.rounds.depth)
             for name, note in found:
                 trouble = holds(note.checkpoint, view.index)
                 told = _told(note, _who(view.prefix))

@@ -291,7 +291,7 @@ def _audit(command: Command) -> None:
         "--completeness", action="store_true", help="who was expected, submitted, merged, left out, missing: by round"
     )
     sub.add_argument("--work", default=None, metavar="DIR", help="folder of results and bytes (default: in your cache)")
-    sub.add_argument("--fresh", action="store_true", help="do not go on from earlier results")
+    sub.add_argument("--fresh", action="store_true", help="forget what earlier audits saw and found")
     sub.add_argument(
         "--tiles",
         default=None,

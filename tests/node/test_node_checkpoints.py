@@ -215,3 +215,28 @@ def test_a_chain_that_its_operator_rewrites_leaves_proofs(
     assert code == 40 and told["conflicts"][0]["signed_both"] == [signed["signers"][0]["account"]]
     code, told, _ = command(made, capsys, "list")
     assert code == 0 and len(told["incidents"]) == 1 and told["own"] and told["damaged"] == []
+
+
+def test_what_the_chain_has_not_now_is_neither_signed_nor_vouched_for(
+    played: tuple[Consortium, dict[str, Any]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A chain that was cut looks as an endpoint that is behind does, until it grows again."""
+    made, _ = played
+    monkeypatch.setenv("FL_NODE_PASSWORD", PASSWORD)
+    fresh = tmp_path / "state"
+    fresh.mkdir()
+    shutil.copy(made.states[1] / "key.json", fresh / "key.json")
+    ledger = made.peer_ledger(2)
+    ledger.announce(ledger.peer(2).epoch + 1, bytes(32), bytes(32), "")
+    before = call(made.chain.rpc_url, "evm_snapshot")
+    ledger.announce(ledger.peer(2).epoch + 1, bytes(32), bytes(32), "")
+    ledger.close()
+    note = tmp_path / "longer.note"
+    assert command(made, capsys, "sign", "--out", str(note), state=fresh)[0] == 0
+    assert call(made.chain.rpc_url, "evm_revert", before)
+    for action in (("sign",), ("verify", str(note))):
+        code, told, complaint = command(made, capsys, *action, state=fresh)
+        assert (code, told) == (11, None) and "which is before block" in complaint
