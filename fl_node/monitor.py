@@ -20,6 +20,7 @@ from fl_node.audit.run import ALL, Scope, audit
 from fl_node.audit.verdicts import BY_NAME, Finding, Report, Result
 from fl_node.errors import ChainUnavailable, InconsistentLog
 from fl_node.ledger.log_store import Orphan
+from fl_node.ledger.note_folder import NoteFolder
 from fl_node.ledger.outbox import made_here
 from fl_node.prefix import Prefix
 from fl_node.records import PeerAnnounced, UpdateObjected, UpdatePublished, UpdateRef, UpdatesAttested
@@ -33,7 +34,7 @@ _MOST_DROPPED: Final = 20
 
 
 #: Conditions that come and go; an alarm's key begins with its kind.
-PASSING: Final = frozenset({"silent", "unavailable", "chain-unavailable", "inconsistent-log"})
+PASSING: Final = frozenset({"silent", "unavailable", "chain-unavailable", "inconsistent-log", "inconsistent-own"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class Monitor:
         dropped = [orphan for orphan in means.log.orphans() if orphan.orphaned_at >= began]
         yield from reorganised(dropped)
         yield from foreign(means, self._watched)
+        yield from forgotten(means, self._watched.state)
         yield from silent(means, self._watched.silent_s, self._clock())
         for report in self._audit(means, min((orphan.entry.index for orphan in dropped), default=None)):
             yield from of_report(report)
@@ -162,6 +164,15 @@ def foreign(means: Means, watched: Watched) -> Iterator[Alarm]:
     if facts.retirement is not None:
         text = f"peer {facts.number} was retired at entry {facts.retirement.index}: {facts.retirement.reason}"
         yield Alarm("retired", text, f"retired {facts.retirement.index}", {"entry": facts.retirement.index})
+
+
+def forgotten(means: Means, state: Path | None) -> Iterator[Alarm]:
+    """What the peer itself signed, and the log does not hold any more."""
+    incident = NoteFolder(state / "checkpoints").incident(means.log) if state is not None else None
+    if incident is not None:
+        size = incident.note.checkpoint.size
+        text = f"the log is not the one that this peer signed: {incident.trouble}"
+        yield Alarm("inconsistent", text, f"inconsistent-own {size}", {"size": size})
 
 
 def silent(means: Means, silent_s: float, now_s: float) -> Iterator[Alarm]:

@@ -17,7 +17,9 @@ from fl_node.cli.reading import account_of
 from fl_node.cli.settings import settings_of
 from fl_node.cli.text import read_or_not, safe
 from fl_node.cli.working import working_folder
+from fl_node.config import NodeConfig
 from fl_node.errors import AlarmRaised, UsageError
+from fl_node.ledger.abi import address_bytes, checksum_address
 from fl_node.monitor import Alarm, Monitor, Watched, watch
 
 
@@ -30,7 +32,7 @@ def monitor(arguments: argparse.Namespace) -> int:
     if not 0.0 < arguments.every <= 86_400.0 or not arguments.silent_s > 0.0:
         raise UsageError(f"--every {arguments.every:g} --silent-s {arguments.silent_s:g}: expected seconds above 0")
     config = settings_of(arguments)
-    account = arguments.account or account_of(config)
+    account = _account(arguments, config)
     stop = threading.Event()
 
     def asked(number: int, frame: FrameType | None) -> None:
@@ -52,7 +54,7 @@ def monitor(arguments: argparse.Namespace) -> int:
                 work=folder,
             ),
             account=account,
-            state=config.state_path if account and account == account_of(config) else None,
+            state=config.state_path if _same(account, account_of(config)) else None,
             silent_s=arguments.silent_s,
             jobs=len(os.sched_getaffinity(0)),
         )
@@ -77,3 +79,20 @@ def monitor(arguments: argparse.Namespace) -> int:
     if watcher.raised:
         raise AlarmRaised(f"{watcher.raised} alarms; see above for each")
     return 0
+
+
+def _same(account: str | None, own: str | None) -> bool:
+    return account is not None and own is not None and account.lower() == own.lower()
+
+
+def _account(arguments: argparse.Namespace, config: NodeConfig) -> str | None:
+    """Whose entries to know; who names an account or a state folder must not go unwatched for a slip of the hand."""
+    if arguments.account is not None:
+        try:
+            return checksum_address(address_bytes(arguments.account))
+        except ValueError as cause:
+            raise UsageError(f"--account: {cause}") from cause
+    account = account_of(config)
+    if account is None and arguments.state is not None:
+        raise UsageError(f"--state {arguments.state}: there is no key in {config.key_path}; expected a peer's folder")
+    return account

@@ -14,10 +14,12 @@ import pytest
 from consortium import Consortium, found
 
 from fl_node import keys
-from fl_node.audit.open_means import Where
+from fl_node.audit.open_means import Where, means_of
 from fl_node.chains import DevChain, call
 from fl_node.content.gateway import Gateway
 from fl_node.content.memory import MemoryStore
+from fl_node.ledger import checkpoint
+from fl_node.ledger.note_folder import NoteFolder
 from fl_node.monitor import Alarm, Monitor, Watched
 from fl_node.records import Reason, UpdateRef
 
@@ -114,6 +116,35 @@ def test_content_that_nobody_gives(made: Consortium, tmp_path: Path) -> None:
         monitor = Monitor(watched(made, tmp_path))
         told = [alarm for alarm in monitor.look() if alarm.kind == "unavailable"]
         assert any("2#" in alarm.text for alarm in told)
+
+
+def test_a_log_that_the_peer_itself_did_not_sign(made: Consortium, tmp_path: Path) -> None:
+    signer = keys.load(made.states[1] / "key.json", PASSWORD)
+    state, work = tmp_path / "state", tmp_path / "work"
+    work.mkdir()
+    with means_of(Where(made.file)) as means:
+        other = replace(checkpoint.at(means.log, 2), root=b"\x05" * 32)
+    watching = replace(watched(made, work, peer=2), state=state)
+    before = kinds(Monitor(watching).look())
+    NoteFolder(state / "checkpoints").keep_own(checkpoint.sign(other, signer))
+    monitor = Monitor(watching)
+    told = [alarm for alarm in monitor.look() if alarm.key == "inconsistent-own 2"]
+    assert len(told) == 1 and "not the one that this peer signed" in told[0].text
+    assert len(kinds(Monitor(watching).look())) == len(before) + 1
+    assert not monitor.look()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--account", "0x12"), "--account: got '0x12'; expected an address"),
+        (("--state", "nowhere"), "--state nowhere: there is no key in nowhere/key.json"),
+    ],
+)
+def test_nobody_is_watched_by_mistake(made: Consortium, words: tuple[str, ...], said: str) -> None:
+    base = [sys.executable, "-m", "fl_node", "monitor", "--federation", str(made.file), "--once", *words]
+    done = subprocess.run(base, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2 and done.stderr.startswith(f"fl-node: {said}")
 
 
 def test_the_command(made: Consortium, tmp_path: Path) -> None:
