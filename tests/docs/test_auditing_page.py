@@ -28,7 +28,8 @@ def test_the_table_of_checks_is_the_codes() -> None:
 
 def test_results_levels_and_alarms_are_all_explained() -> None:
     assert {row[0].strip("`") for row in rows("| result | says |")} == {result.value for result in Result}
-    assert tuple(row[0].strip("`") for row in rows("| `--fail-on` | what makes the exit code other than 0 |")) == FAIL_ON
+    levels = rows("| `--fail-on` | what makes the exit code other than 0 |")
+    assert tuple(row[0].strip("`") for row in levels) == FAIL_ON
     told = {kind for row in rows("| kind | what happened |") for kind in re.findall("`([a-z-]+)`", row[0])}
     assert told == set(re.findall("``([a-z-]+)``", (Alarm.__doc__ or "").split("``key``")[0])) - {"kind"}
 

@@ -124,7 +124,7 @@ def test_nothing_is_overwritten_and_nothing_half_written(means: Means, tmp_path:
     with pytest.raises(UsageError, match="cannot write"):
         export(means, ALL, tmp_path / "missing" / "pack.zip")
     for place in (Path("/dev/full"), tmp_path):
-        with pytest.raises(UsageError, match="exists; expected a new file: name another with --out$"):
+        with pytest.raises(UsageError, match=r"exists; expected a new file: name another with --out$"):
             export(means, ALL, place, force=True)
     assert Path("/dev/full").is_char_device()
 
