@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeGuard
 
 from fl_node.audit.means import Means
 from fl_node.audit.spoken import merged_by, objections_by
@@ -148,7 +148,7 @@ def _metrics(table: Mapping[str, Any], update: UpdateEntry, spec: Spec | None) -
         return None
     rows = metrics.get("confusion")
     whole = isinstance(rows, list) and all(
-        isinstance(row, list) and len(row) == len(rows) and all(type(n) is int and n >= 0 for n in row) for row in rows
+        isinstance(row, list) and len(row) == len(rows) and all(_is_count(n) for n in row) for row in rows
     )
     if not whole or not isinstance(rows, list):
         return "the report's confusion matrix is not a square of whole numbers"
@@ -208,6 +208,11 @@ def _explained(got: str, chosen: Selection, ref: UpdateRef | None, shares: Share
     return ref not in shares and ref in chosen.excusable
 
 
+def _is_count(number: object) -> TypeGuard[int]:
+    """A number that can count something. JSON has such of thousands of digits, which Python does not even print."""
+    return type(number) is int and 0 <= number < 2**63
+
+
 class _Unreadable(Exception):
     """A report whose candidates are not told as :func:`fl_node.merging.outcomes.told` tells them."""
 
@@ -234,7 +239,7 @@ def _told(items: Any) -> tuple[dict[tuple[int, int | None], str], dict[int, str]
                 grouped[one] = item["outcome"]
             continue
         peer, sequence = item.get("peer"), item.get("sequence")
-        if type(peer) is not int or not (sequence is None or type(sequence) is int):
+        if not _is_count(peer) or not (sequence is None or _is_count(sequence)):
             raise _Unreadable("expected numbers of peer and sequence")
         if (peer, sequence) in named or peer in grouped or len(named) == _MOST_PEERS:
             raise _Unreadable(f"expected each update once, got {sequence} of peer {peer} again")
