@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
@@ -125,7 +126,7 @@ def _words(means: Means, update: UpdateEntry) -> dict[str, object]:
     entry = means.log.entry(update.index)
     cid = cid_of_update(update.update)
     return {
-        "rpc": means.rpc or "RPC_URL",
+        "rpc": shlex.quote(means.rpc or "RPC_URL"),  # the federation file may be a stranger's
         "contract": means.identity.address,
         "tx": "0x" + entry.tx_hash.hex(),
         "block": entry.block_number,
