@@ -38,7 +38,7 @@ from fl_node.evidence.readme import readme
 from fl_node.evidence.scope import Chosen, choose, report_cids, weights_cids
 from fl_node.ledger import tree
 from fl_node.ledger.protocol import RawLog
-from fl_node.ledger.transport import without_credentials
+from fl_node.ledger.transport import place_of
 from fl_node.merging import weights
 from fl_node.records import UpdateRef
 from fl_node.spec import Deployment, deployed_bytes, parse_federation
@@ -245,14 +245,17 @@ class _Writer:
             first_block=self._means.entries[0].block_number,
             rpc="",
         )
-        deployment = deployment.model_copy(update={"rpc": without_credentials(deployment.rpc)})
-        try:
-            raw = deployed_bytes(federation.spec_bytes, deployment)
-            parse_federation(raw)
-        except SpecError as cause:
-            self.missing.append(f"the spec: {cause}")
-            return None
-        return raw
+        trouble = ""
+        # Keys are found in user, path and query; and what somebody wrote there may not even be a URL.
+        for rpc in (place_of(deployment.rpc), ""):
+            try:
+                raw = deployed_bytes(federation.spec_bytes, deployment.model_copy(update={"rpc": rpc}))
+                parse_federation(raw)
+                return raw
+            except SpecError as cause:
+                trouble = str(cause)
+        self.missing.append(f"the spec: {trouble}")
+        return None
 
     # ---- lines -------------------------------------------------------------------------------------------------
 

@@ -191,15 +191,16 @@ def test_the_deployed_file_without_credentials(means: Means, tmp_path: Path) -> 
         chain_id=means.identity.chain_id,
         contract=means.identity.address,
         first_block=means.identity.first_block,
-        rpc="https://me:secret@rpc.example/v3?key=token77",
+        rpc="https://me:secret@rpc.example/secret/v3?key=secret",
     )
-    out = tmp_path / "pack.zip"
-    export(replace(means, federation=replace(means.federation, deployment=deployment)), ALL, out)
-    raw = taken_apart(out)["federation.toml"]
-    assert b"https://rpc.example/v3" in raw and b"secret" not in raw and b"token77" not in raw
-    found = parse_federation(raw)
-    assert found.spec_bytes == means.federation.spec_bytes and found.deployment is not None
-    assert b"secret" not in out.read_bytes() and b"token77" not in out.read_bytes()
+    for rpc, kept in ((deployment.rpc, "https://rpc.example"), ('https://a"b/secret', ""), ("//[::1/secret", "")):
+        out = tmp_path / f"{len(kept)}{len(rpc)}.zip"
+        given = replace(means.federation, deployment=deployment.model_copy(update={"rpc": rpc}))
+        export(replace(means, federation=given), ALL, out)
+        found = parse_federation(taken_apart(out)["federation.toml"])
+        assert found.spec_bytes == means.federation.spec_bytes and found.deployment is not None
+        assert found.deployment.rpc == kept
+        assert b"secret" not in out.read_bytes()
 
 
 def test_checkpoints_that_contradict_the_log_are_evidence_too(means: Means, tmp_path: Path) -> None:
