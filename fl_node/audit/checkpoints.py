@@ -17,6 +17,9 @@ def checkpoints(means: Means) -> list[Finding]:
         text = "nobody's checkpoint was at hand, so only the endpoint vouches that this is all of the log"
         found = [Finding(NAME, Result.UNKNOWN, text, {"checkpoints": 0}, asked=False)]
     found += _dropped(means)
+    if means.on_chain > means.log.size:
+        text = f"the contract has {means.on_chain} entries, of which {means.log.size} could be had"
+        found.append(Finding(NAME, Result.UNKNOWN, text, {"on_chain": means.on_chain}))
     for conflict in conflicts(counted):
         text = f"{conflict.text}: two logs were shown"
         found.append(Finding(NAME, Result.FAILED, text, {"equivocators": list(conflict.equivocators)}))

@@ -105,6 +105,7 @@ class Means:
         served: those of them that gateways gave unasked, by note: anybody can sign one, so only a member's counts.
         depth: blocks on top of an entry before it counts.
         rpc: endpoint as it may be shown; empty offline.
+        on_chain: entries that the contract had when the log was read, which may be from elsewhere; 0: not known.
     """
 
     identity: LedgerIdentity
@@ -120,6 +121,7 @@ class Means:
     depth: int
     rpc: str = ""
     served: frozenset[bytes] = frozenset()
+    on_chain: int = 0
 
     @property
     def sound(self) -> Prefix:

@@ -13,34 +13,29 @@ from typing import Final
 from fl_node.audit.gateways import GatewayBlobs, announced, sources
 from fl_node.audit.means import Means
 from fl_node.audit.memory import MemoryTransactions
+from fl_node.audit.tiled import from_tiles, identity_of
 from fl_node.content.cid import Cid
-from fl_node.content.endpoints import parse_endpoint
-from fl_node.content.fetch import Fetcher
 from fl_node.content.memory import MemoryStore
 from fl_node.errors import (
     ChainUnavailable,
     ContentError,
-    ContentUnavailable,
     InconsistentLog,
     LedgerError,
     MalformedEvidence,
     SpecError,
     UsageError,
 )
-from fl_node.ledger import codec, tree
+from fl_node.ledger import tree
 from fl_node.ledger.abi import address_bytes
 from fl_node.ledger.breaches import breaches
 from fl_node.ledger.chain_look import RpcBlocks, RpcTransactions
 from fl_node.ledger.checkpoint import MAX_NOTE_BYTES, Checkpoint, SignedCheckpoint, parse, parse_all
 from fl_node.ledger.index import LedgerIndex
-from fl_node.ledger.kept_log import KeptLog
 from fl_node.ledger.log_store import LogStore
-from fl_node.ledger.protocol import LedgerIdentity
 from fl_node.ledger.rpc import RpcReader
-from fl_node.ledger.tiles import MAX_TILE_BYTES, TileLog
 from fl_node.ledger.transport import Rpc, quantity
 from fl_node.prefix import Prefix
-from fl_node.records import Entry, LedgerHead, LedgerOpened
+from fl_node.records import Entry, LedgerOpened
 from fl_node.spec import MOST_BYTES, Deployment, Federation, genesis_path, parse_federation, read_federation
 
 _MOST_NOTES_BYTES: Final = 1 << 22
@@ -94,11 +89,12 @@ def means_of(where: Where) -> Iterator[Means]:
         if reader is not None:
             stack.callback(reader.close)
         if where.tiles or reader is None:
-            index = stack.enter_context(_from_tiles(where, reader, ours, depth))
+            index, on_chain = from_tiles(where.tiles, reader, ours, depth)
             entries = index.entries()
         else:
             index, entries = _from_chain(where, reader, depth)
-            stack.callback(index.close)
+            on_chain = index.size
+        stack.callback(index.close)
         prefix = folded(entries)
         beside = None if where.contract else _beside(where.federation)
         blobs = GatewayBlobs(
@@ -123,7 +119,7 @@ def means_of(where: Where) -> Iterator[Means]:
             prefix = folded(entries)
         recheck(index, entries)
         opened = prefix.opened
-        identity = _identity_of(opened) if reader is None else reader.identity
+        identity = identity_of(opened) if reader is None else reader.identity
         yield Means(
             identity=identity,
             federation=federation,
@@ -138,6 +134,7 @@ def means_of(where: Where) -> Iterator[Means]:
             depth=depth,
             rpc="" if reader is None else rpc.place,
             served=frozenset(note.note for note in served),
+            on_chain=on_chain,
         )
 
 
@@ -149,47 +146,6 @@ def _reader(deployment: Deployment, rpc: Rpc, where: Where, notes: Sequence[Sign
         if where.tiles and notes:
             return None
         raise
-
-
-def _from_tiles(where: Where, reader: RpcReader | None, notes: Sequence[SignedCheckpoint], depth: int) -> LedgerIndex:
-    """The log from a gateway's tiles, under the contract's root or, without a chain, under the largest checkpoint.
-
-    Raises:
-        InconsistentLog: a tile that does not lead to that root.
-    """
-    try:
-        endpoint = parse_endpoint(where.tiles)
-    except ContentUnavailable as cause:
-        raise UsageError(f"--tiles: {cause}") from cause
-    if reader is not None:
-        head = reader.head(depth)
-    else:
-        said = max((note.checkpoint for note in notes), key=lambda checkpoint: checkpoint.size)
-        head = LedgerHead(said.size, said.root, said.block_number, said.block_hash)
-    with Fetcher(trusted=[endpoint]) as fetcher:
-        tiles = TileLog(lambda path: fetcher.document(f"/{path}", MAX_TILE_BYTES, endpoint), head.size, head.root)
-        try:
-            logs = list(tiles.logs())
-            first = codec.decode(logs[0].topics, logs[0].data)[2] if logs else None
-            if not isinstance(first, LedgerOpened):
-                raise InconsistentLog(f"the tiles of {endpoint} do not begin with an entry that opens a ledger")
-            kept = KeptLog(_identity_of(first) if reader is None else reader.identity, head, logs)
-        except MalformedEvidence as cause:
-            raise InconsistentLog(f"the tiles of {endpoint}: {cause}") from cause
-    index = LedgerIndex(":memory:", kept)
-    try:
-        index.sync()
-    except BaseException:
-        index.close()
-        raise
-    return index
-
-
-def _identity_of(opened: LedgerOpened) -> LedgerIdentity:
-    return LedgerIdentity(
-        *(opened.chain_id, opened.ledger, 0, opened.spec_digest, opened.genesis_content, opened.genesis_weights),
-        *(opened.genesis_flags, opened.min_interval_s),
-    )
 
 
 def _served(blobs: GatewayBlobs) -> list[SignedCheckpoint]:

@@ -63,6 +63,18 @@ class RpcReader:
         block = tip if wanted == number else self._block(hex(wanted))
         return self._seen(tip, depth, wanted, block, self._view(views.state_call(), hex(wanted)))
 
+    def head_at(self, number: int) -> LedgerHead:
+        """Size and root at a block; endpoints have the state of the latest ones, archives of all.
+
+        Raises:
+            LedgerError: there is no such block, or the endpoint does not have its state.
+        """
+        block = self._block(hex(number))
+        if block is None:
+            raise LedgerError(f"{self.rpc.place} has no block {number}; use an endpoint with all blocks")
+        read = views.read_state(self._view(views.state_call(), hex(number)))
+        return LedgerHead(read.size, read.root, number, block[1], read.highest_round)
+
     def news(self, known: tuple[int, bytes] | None, depth: int = 0) -> News | None:
         """One request when there is none, two when there is; more only for many blocks or after a reorganisation."""
         tip = self._latest()

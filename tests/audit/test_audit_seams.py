@@ -20,13 +20,14 @@ from fl_node.content.endpoints import parse_endpoint
 from fl_node.content.gateway import Gateway
 from fl_node.content.memory import MemoryStore
 from fl_node.content.unixfs import cid_of
-from fl_node.errors import ContentMalformed, ContentUnavailable
+from fl_node.errors import ContentMalformed, ContentUnavailable, LedgerError
 from fl_node.ledger.chain_look import RpcBlocks, RpcTransactions
 from fl_node.ledger.deploy import Opening, committed_artifact, deploy
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.rpc import RpcReader
 from fl_node.ledger.transport import Rpc
 from fl_node.records import Entry, Flag
+from fl_node.spec import Deployment
 
 pytestmark = pytest.mark.xdist_group("audit-seams")
 SMALL, LARGE = b"small" * 100, bytes(range(256)) * 36_000  # the latter goes to disk
@@ -130,3 +131,12 @@ def test_blocks_by_number(both: tuple[Transactions, Blocks, list[Entry]]) -> Non
     assert block.time_s == entry.time_s
     assert blocks.tip() >= entry.block_number and blocks.highest_round() == 0
     assert blocks.code() == committed_artifact().deployed
+
+
+def test_the_contract_as_it_was_at_a_block(chain: tuple[Rpc, str, list[Entry]]) -> None:
+    rpc, contract, entries = chain
+    deployment = Deployment(chain_id=31337, contract=contract, first_block=entries[0].block_number, rpc=rpc.url)
+    reader = RpcReader(deployment, None, rpc)
+    assert reader.head_at(entries[0].block_number) == reader.head()
+    with pytest.raises(LedgerError, match="has no block 1000000"):
+        reader.head_at(10**6)

@@ -6,24 +6,27 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from bare_means import bare
 from worlds import an_update
 
 from fl_node import keys
 from fl_node.audit.checkpoints import checkpoints
 from fl_node.audit.open_means import Where, means_of
 from fl_node.audit.run import Scope, audit
+from fl_node.audit.tiled import from_tiles
 from fl_node.audit.verdicts import Result
 from fl_node.content.gateway import Gateway
 from fl_node.content.memory import MemoryStore
-from fl_node.errors import ChainUnavailable
+from fl_node.errors import ChainUnavailable, ContentUnavailable
 from fl_node.ledger import checkpoint
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.memory import MemoryChain, MemoryLedger
 from fl_node.ledger.note_folder import NoteFolder
 from fl_node.log_routes import log_routes
-from fl_node.records import ZERO32, Member, Role
+from fl_node.records import ZERO32, LedgerHead, Member, Role
 from fl_node.spec import Deployment, deployed_bytes
 
 SIGNER = keys.from_private_key(b"\x07" * 32)
@@ -151,3 +154,36 @@ def test_what_the_auditor_names_counts_whoever_serves_it_too(peer: Peer) -> None
 
     assert results(good) == [Result.OK, Result.UNKNOWN]  # a stranger's
     assert results(good, lie) == [Result.OK, Result.FAILED]
+
+
+class Reader:
+    """What is asked of a chain, of the made-up one."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._chain = peer.ledger.chain
+        self.identity = peer.ledger.identity
+
+    def head(self, depth: int = 0, fresh: bool = False) -> LedgerHead:
+        return self._chain.tip(depth).head
+
+    def head_at(self, number: int) -> LedgerHead:
+        block = self._chain.block(number)
+        assert block is not None
+        return block.head
+
+
+def test_a_gateway_that_is_behind_gives_what_it_signed(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fl_node.log_routes._FRESH_S", 0.0)
+    peer.publish(2)
+    size = peer.log.size
+    reader: Any = Reader(peer)
+    peer.ledger.publish(an_update(peer.ledger.head(), 3, 3), ())  # the peer has not looked since
+    with pytest.raises(ContentUnavailable, match="has not got /checkpoint"):
+        from_tiles(peer.endpoint, reader, (), 0)
+    peer.sign()
+    index, on_chain = from_tiles(peer.endpoint, reader, (), 0)
+    with index:
+        assert (index.size, index.root(), on_chain) == (size, peer.log.root(), size + 1)
+        (found,) = [one for one in checkpoints(replace(bare(index), on_chain=on_chain)) if "on_chain" in one.data]
+        assert found.result is Result.UNKNOWN and found.asked
+        assert not [one for one in checkpoints(replace(bare(index), on_chain=size)) if "on_chain" in one.data]
