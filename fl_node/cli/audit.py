@@ -229,7 +229,10 @@ def page_file(name: str | None) -> Path | None:
         return None
     path = Path(name)
     try:
+        before = path.exists()
         path.open("a").close()
+        if not before:
+            path.unlink()
     except OSError as cause:
         raise UsageError(f"--html {name}: cannot write it: {cause.strerror}; name another file") from cause
     return path

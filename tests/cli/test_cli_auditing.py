@@ -130,3 +130,14 @@ def test_who_presses_ctrl_c_twice_waits_for_no_gateway(finished: Finished) -> No
                 time.sleep(0.3)
             _, told = run.communicate(timeout=4.0)
     assert (run.returncode, told) == (130, "fl-node: interrupted\n")
+
+
+def test_no_empty_page_is_left_where_there_is_no_report(finished: Finished, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    finished.command("audit", "--federation", finished.file, "--rpc", "http://127.0.0.1:1", "--html", page, code=11)
+    assert not page.exists()
+    page.write_text("of yesterday")
+    finished.command("audit", "--federation", finished.file, "--rpc", "http://127.0.0.1:1", "--html", page, code=11)
+    assert page.read_text() == "of yesterday"
+    run = finished.command("audit", "--federation", finished.file, "--html", tmp_path, code=2)
+    assert run.stderr.startswith(f"fl-node: --html {tmp_path}: cannot write it: Is a directory")
