@@ -18,7 +18,7 @@ from fl_node.audit.means import Means
 from fl_node.audit.open_means import Where, means_of
 from fl_node.audit.run import ALL, Scope, audit
 from fl_node.audit.verdicts import BY_NAME, Finding, Report, Result
-from fl_node.errors import ChainUnavailable, InconsistentLog
+from fl_node.errors import ChainUnavailable, InconsistentLog, LedgerError
 from fl_node.ledger.log_store import Orphan
 from fl_node.ledger.note_folder import NoteFolder
 from fl_node.ledger.outbox import made_here
@@ -35,6 +35,7 @@ _MOST_DROPPED: Final = 20
 
 #: Conditions that come and go; an alarm's key begins with its kind.
 PASSING: Final = frozenset({"silent", "unavailable", "chain-unavailable", "inconsistent-log", "inconsistent-own"})
+_BLIND: Final = ("chain-unavailable", "inconsistent-log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +79,24 @@ class Monitor:
         self._watched, self._clock = watched, clock
         self._lasting: set[str] = set()
         self._looked_at = 0
+        self._found = False
         #: Updates of which an essential check was not ok, with their entries.
         self._open: dict[UpdateRef, int] = {}
         #: Number of alarms so far.
         self.raised = 0
 
     def look(self) -> list[Alarm]:
-        """What is new. Never raises for what a chain, a gateway or a peer does: that is an alarm."""
+        """What is new. Never raises for what a chain, a gateway or a peer does: that is an alarm.
+
+        Raises:
+            LedgerError: at the first look: no ledger there.
+        """
         found = list(self._seen())
         new = [alarm for alarm in found if alarm.key not in self._lasting]
-        # What is over may be told again when it comes back; what was found in an update stays found.
-        self._lasting = {key for key in self._lasting if key.split(" ", 1)[0] not in PASSING}
+        # What is over may be told again when it comes back; what was found in an update stays found. A look that saw
+        # nothing says of nothing that it is over.
+        if not any(alarm.key in _BLIND for alarm in found):
+            self._lasting = {key for key in self._lasting if key.split(" ", 1)[0] not in PASSING}
         self._lasting |= {alarm.key for alarm in found}
         self.raised += len(new)
         return new
@@ -97,10 +105,14 @@ class Monitor:
         began = time.time()
         try:
             with means_of(self._watched.where) as means:
+                self._found = True
                 yield from self._at(means, began)
         except InconsistentLog as cause:
             yield Alarm("inconsistent", str(cause), "inconsistent-log")
-        except ChainUnavailable as cause:
+        except LedgerError as cause:
+            # An endpoint that refuses now, or is of another chain now: at the start that is a slip of the hand.
+            if not (self._found or isinstance(cause, ChainUnavailable)):
+                raise
             yield Alarm("chain-unavailable", str(cause), "chain-unavailable")
 
     def _at(self, means: Means, began: float) -> Iterator[Alarm]:
