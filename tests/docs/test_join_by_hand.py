@@ -24,7 +24,7 @@ python ../examples/model.py
 @pytest.mark.xdist_group("readme")
 def test_join_by_hand_as_the_readme_says(tmp_path: Path) -> None:
     walk = [block.text for block in blocks(ROOT / "README.md") if block.name == "join"]
-    assert len(walk) == 9
+    assert len(walk) == 10
     script = "\n".join(walk)
     # Installed already; everything else runs as it stands, on a port that is free here.
     assert INSTALL in script
@@ -47,6 +47,8 @@ def test_join_by_hand_as_the_readme_says(tmp_path: Path) -> None:
     assert model_file == model_chain, "the content digest of a small model is its SHA-256"
     assert f"0x{status['root'].removeprefix('0x')}" in output, "cast and fl-node name the same root"
     assert "Linear(in_features=64, out_features=10" in output
+    assert output.count("verdict     ok") == 3, "two audits and a pack"
+    assert "made from 9 updates of 3 sites" in output, "the closing update of three rounds"
 
 
 def run_shell(script: str, folder: Path) -> tuple[int, str]:
@@ -55,7 +57,12 @@ def run_shell(script: str, folder: Path) -> tuple[int, str]:
     process = subprocess.Popen(
         ["bash", "-c", script],
         cwd=folder,
-        env={**clean, "FL_NODE_LOCKS": str(folder / "locks"), "OMP_NUM_THREADS": "1"},
+        env={
+            **clean,
+            "FL_NODE_LOCKS": str(folder / "locks"),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "OMP_NUM_THREADS": "1",
+        },
         stdin=subprocess.DEVNULL,
         stdout=(folder / "out").open("wb"),
         stderr=subprocess.STDOUT,
