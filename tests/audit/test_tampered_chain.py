@@ -19,12 +19,14 @@ from liars import LyingGateway, OtherLog, only, rewritten, says
 from offspring import Run
 from relay import Relay
 
+from fl_node import keys
 from fl_node.__main__ import main
 from fl_node.audit.verdicts import BY_NAME
 from fl_node.chains import DevChain
 from fl_node.content.blockstore import Blockstore
 from fl_node.content.gateway import Gateway
 from fl_node.ledger import index as index_module
+from fl_node.ledger.checkpoint import at, sign
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.kept_log import KeptLog
 from fl_node.ledger.rpc import RpcReader
@@ -144,6 +146,15 @@ def of_2_1(demo: Demo, key: str) -> str:
     return str(demo.logs[demo.update(2, 1)][key])
 
 
+def signed(demo: Demo) -> bytes:
+    """What a peer signs of the whole log."""
+    federation = read_federation(demo.file)
+    assert federation.deployment is not None
+    with LedgerIndex(":memory:", RpcReader(federation.deployment, federation.digest)) as log:
+        log.sync()
+        return sign(at(log), keys.load(demo.folder / "site-a" / "key.json", "demo")).note
+
+
 #: What the endpoint does; the exit code; which check says so, of what, how.
 LIES: dict[str, tuple[Callable[[Demo], liars.Tamper], int, str, str, str]] = {
     "an honest relay": (lambda demo: only("", str), 0, "merge", "2#1", "ok"),
@@ -174,7 +185,8 @@ LIES: dict[str, tuple[Callable[[Demo], liars.Tamper], int, str, str, str]] = {
 
 def test_an_endpoint_that_lies(demo: Demo, tmp_path: Path) -> None:
     """Each lie to an audit of its own, all at a time."""
-    checkpoint = next((demo.folder / "site-a" / "checkpoints").glob("*"), None)
+    checkpoint = tmp_path / "signed"
+    checkpoint.write_bytes(signed(demo))
     with ExitStack() as stack:
         runs = {}
         for number, (name, (lie, *_)) in enumerate(LIES.items()):
