@@ -59,9 +59,11 @@ def _taken(lock: int) -> bool:
 
 def _own_folder(file: Path, kind: str) -> Path | None:
     """In the user's cache, by the file's place; ``None`` for a user without a home."""
-    try:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        return None
+    caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not caches.is_absolute():  # as the base directory specification has it
+        try:
+            caches = Path.home() / ".cache"
+        except RuntimeError:
+            return None
     name = hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:16]
     return caches / "fl-node" / kind / f"{file.stem}-{name}"

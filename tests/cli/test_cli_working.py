@@ -27,6 +27,15 @@ def test_it_lies_in_the_users_cache_and_stays(file: Path, tmp_path: Path) -> Non
     assert sorted(tmp_path.iterdir()) == [tmp_path / "cache", file]
 
 
+def test_a_relative_cache_is_no_cache(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for named in ("here", ""):
+        monkeypatch.setenv("XDG_CACHE_HOME", named)
+        with working_folder(None, file, "audit") as folder:
+            assert folder.is_relative_to(tmp_path / "home" / ".cache" / "fl-node")
+
+
 def test_while_one_is_at_work_another_has_a_folder_of_its_own(file: Path) -> None:
     with working_folder(None, file, "audit") as first:
         with working_folder(None, file, "audit") as second:
