@@ -100,17 +100,18 @@ class GatewayBlobs:
         """Ask every announced gateway whether it has the file's root block."""
         if not self._announced:
             return None
-        having: list[str] = []
-        lacking: list[str] = []
-        silent: list[str] = []
-        publisher: bool | None = None
-        for number, endpoint in sorted(self._announced.items()):
-            name = f"peer {number} {endpoint}"
-            answer = self._has(endpoint, cid) if self._answering(endpoint) else None
-            (silent if answer is None else having if answer else lacking).append(name)
-            if ref is not None and number == ref.peer:
-                publisher = answer
-        return Holders(tuple(having), tuple(lacking), tuple(silent), publisher)
+        # Each question begins elsewhere: who asks for many at a time does not wait for the same gateway with all.
+        numbers = sorted(self._announced)
+        first = int.from_bytes(cid.digest[:4], "big") % len(numbers)
+        answers = {}
+        for number in (*numbers[first:], *numbers[:first]):
+            endpoint = self._announced[number]
+            answers[number] = self._has(endpoint, cid) if self._answering(endpoint) else None
+
+        def named(wanted: bool | None) -> tuple[str, ...]:
+            return tuple(f"peer {one} {self._announced[one]}" for one in numbers if answers[one] is wanted)
+
+        return Holders(named(True), named(False), named(None), answers.get(ref.peer) if ref is not None else None)
 
     def where(self, cid: Cid) -> str:
         """The first gateway that answers."""

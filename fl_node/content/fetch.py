@@ -247,7 +247,7 @@ class Fetcher:
         except ContentUnavailable as cause:
             if isinstance(cause, NotHere):
                 self._note_silence(endpoint, 0)
-            elif time.monotonic() - began >= _COSTLY_S:
+            elif isinstance(cause.__cause__, TimeoutError) or time.monotonic() - began >= _COSTLY_S:
                 self._note_silence(endpoint, 1)
             raise
         self._note_silence(endpoint, 0)

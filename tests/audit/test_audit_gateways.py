@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -60,6 +61,22 @@ def test_nor_does_it_when_it_is_asked_who_has_what(mute: Endpoint) -> None:
     assert all(answer is not None and answer.silent == (f"peer 1 {mute}",) for answer in answers)
     assert blobs.documents("/checkpoint", 100) == {}
     blobs.close()
+
+
+def test_many_that_never_answer_have_little_time_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateways, "_PROBE_S", 0.1)
+    with ExitStack() as stack:
+        listening = [stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=128)) for _ in range(8)]
+        mutes = [parse_endpoint(f"http://127.0.0.1:{one.getsockname()[1]}") for one in listening]
+        blobs = GatewayBlobs(given=mutes, announced=dict(enumerate(mutes, 1)), timeout_s=0.4)
+        began = time.monotonic()
+        for cid in MANY:
+            with pytest.raises(ContentUnavailable):
+                blobs.hold(cid, 100)
+            holders = blobs.asked(cid)
+            assert holders is not None and len(holders.silent) == 8
+        assert time.monotonic() - began < 8 * 3 * 0.1 + 3 * 0.4 + 2.0
+        blobs.close()
 
 
 def test_one_that_answers_now_and_then_goes_on_to_be_asked(mute: Endpoint, served: Endpoint) -> None:
