@@ -65,7 +65,9 @@ def _ran(command: Callable[[argparse.Namespace], int], arguments: argparse.Names
         print("fl-node: " + "\n".join(map(safe, str(error).split("\n"))), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("fl-node: interrupted", file=sys.stderr)
+        print("fl-node: interrupted", file=sys.stderr, flush=True)
+        if signal.getsignal(signal.SIGINT) is _leave:
+            signal.signal(signal.SIGINT, _leave_untold)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`fl-node log | head`): nothing is wrong, and nobody is there to tell.
@@ -132,6 +134,11 @@ def _leaving_at_once() -> Iterator[None]:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     os.write(2, b"fl-node: interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def _leave_untold(number: int, frame: FrameType | None) -> None:
+    """What the second Ctrl-C does once the first one has been told: only threads that still wait are left."""
     os._exit(INTERRUPTED)
 
 

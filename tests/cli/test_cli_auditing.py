@@ -132,6 +132,19 @@ def test_who_presses_ctrl_c_twice_waits_for_no_gateway(finished: Finished) -> No
     assert (run.returncode, told) == (130, "fl-node: interrupted\n")
 
 
+def test_a_second_ctrl_c_that_comes_after_the_end_was_told_tells_it_no_second_time() -> None:
+    program = (
+        "import argparse, os, signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import fl_node.__main__ as program\n"
+        "def pressed(arguments): os.kill(os.getpid(), signal.SIGINT); time.sleep(5)\n"
+        "program._parsed = lambda argv: (argparse.Namespace(verbose=False), pressed)\n"
+        "program.main([])\n"
+        "os.kill(os.getpid(), signal.SIGINT); time.sleep(5)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert (run.returncode, run.stderr) == (130, "fl-node: interrupted\n")
+
+
 def test_no_empty_page_is_left_where_there_is_no_report(finished: Finished, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     finished.command("audit", "--federation", finished.file, "--rpc", "http://127.0.0.1:1", "--html", page, code=11)
