@@ -26,7 +26,7 @@ contract-test: $(STAMPS)/chain  ## forge tests, gas snapshot, coverage of the co
 	$(MAKE) -C hardhat-network test
 
 coverage: $(STAMPS)/test $(STAMPS)/chain $(STAMPS)/old-numpy  ## which lines of the Python packages the tests reach
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q --cov=fl_node --cov-report=term-missing:skip-covered $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q --cov=fl_node --cov=ledger_ui --cov-report=term-missing:skip-covered $(ARGS)
 
 check: $(STAMPS)/test $(STAMPS)/chain  ## ruff, mypy --strict, import-linter, docs
 	$(BIN)/ruff check .
@@ -53,7 +53,7 @@ $(STAMPS)/venv:
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/install: $(STAMPS)/venv pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,kubo,simulate]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,kubo,simulate,ui]'
 	@touch $@
 
 $(STAMPS)/test: $(STAMPS)/install

@@ -1,0 +1,93 @@
+"""One federation in the explorer: its file, its index, and what runs beside it."""
+
+from __future__ import annotations
+
+import re
+import threading
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fl_node.access import deployed
+from fl_node.config import NodeConfig
+from fl_node.ledger.rpc import RpcReader
+from fl_node.ledger.transport import Rpc
+from fl_node.spec import Deployment, Federation, Spec
+from ledger_ui.index.follower import Follower
+from ledger_ui.index.store import Store
+
+_LONGEST_NAME: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A federation as the user named it. ``rpc``: instead of the file's hint; ``index``: instead of beside the file."""
+
+    file: Path
+    rpc: str = ""
+    index: Path | None = None
+
+
+class Shown:
+    """A federation that is shown.
+
+    Args:
+        source: what the user named.
+        poll_s: seconds between looks at the chain.
+
+    Raises:
+        SpecError: the file is malformed, or nobody has deployed it.
+    """
+
+    def __init__(self, source: Source, poll_s: float = 1.0) -> None:
+        config = NodeConfig(federation=str(source.file), rpc=source.rpc)
+        self.source = source
+        self.federation: Federation
+        self.deployment: Deployment
+        self.federation, self.deployment = deployed(config)
+        self.slug = slug_of(self.spec.name, self.deployment.contract)
+        self.store = Store(source.index or source.file.with_name(f"{source.file.name}.explorer.sqlite"))
+        self.store.prepare()
+        self._heard = threading.Condition()
+        self._changes = 0
+        self.follower = Follower(self.store, self._connect, self.spec.rounds.depth, poll_s, self.changed)
+
+    @property
+    def spec(self) -> Spec:
+        return self.federation.spec
+
+    def start(self) -> None:
+        """Begin to follow the chain."""
+        self.follower.start()
+
+    def stop(self) -> None:
+        """Stop what runs; the index stays."""
+        self.follower.stop()
+        self.store.close()
+
+    def changed(self) -> None:
+        """Something that pages show is another now: wake those who wait for it."""
+        with self._heard:
+            self._changes += 1
+            self._heard.notify_all()
+
+    def wait(self, known: int, timeout_s: float) -> int:
+        """Until there was a change after the ``known``-th, or the time is over; how many there were."""
+        with self._heard:
+            self._heard.wait_for(lambda: self._changes != known, timeout_s)
+            return self._changes
+
+    def _connect(self) -> RpcReader:
+        return RpcReader(self.deployment, self.federation.digest, Rpc(self.deployment.rpc))
+
+
+def slug_of(name: str, contract: str) -> str:
+    """A federation's part of every address: its name and the start of its contract's address.
+
+    >>> slug_of("Häuser & Höfe", "0x5FbDB2315678afecb367f032d93F642f64180aa3")
+    'hauser-hofe-5fbdb231'
+    """
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    words = re.sub("[^a-z0-9]+", "-", plain).strip("-")[:_LONGEST_NAME].strip("-")
+    return f"{words or 'federation'}-{contract.lower().removeprefix('0x')[:8]}"

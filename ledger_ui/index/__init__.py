@@ -1,0 +1,1 @@
+"""The explorer's index: the log, and what follows from it, in one SQLite file."""

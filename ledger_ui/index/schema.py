@@ -1,0 +1,107 @@
+"""Tables that the explorer keeps beside the log's own, in the same SQLite file.
+
+All of them follow from the log (``fold``, ``replayed``), or were fetched and are checked against it (``harvest``), or
+are results of audits (``jobs``): the file may be deleted at any time, and is made again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Another number where a table means something else: the derived tables are then made again from the log.
+VERSION: Final = 1
+
+#: What follows from the log. Numbers named ``idx``, ``child``, ``parent``, ``update_idx`` are entry indices. A site is
+#: known by the number of its first peer.
+FOLDED: Final = """
+CREATE TABLE IF NOT EXISTS ui_state (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS kinds (kind TEXT PRIMARY KEY, entries INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sites (site INTEGER PRIMARY KEY, name TEXT UNIQUE);
+CREATE TABLE IF NOT EXISTS peers (
+    peer INTEGER PRIMARY KEY, account TEXT, site INTEGER, roles INTEGER, admitted INTEGER, round_at_admission INTEGER,
+    retired INTEGER, retired_from INTEGER, reason TEXT);
+CREATE INDEX IF NOT EXISTS peers_account ON peers (account);
+CREATE INDEX IF NOT EXISTS peers_site ON peers (site);
+CREATE TABLE IF NOT EXISTS announcements (
+    idx INTEGER PRIMARY KEY, peer INTEGER, epoch INTEGER, recipient_key BLOB, tls_pin BLOB, endpoint TEXT);
+CREATE INDEX IF NOT EXISTS announcements_peer ON announcements (peer, idx);
+CREATE TABLE IF NOT EXISTS updates (
+    idx INTEGER PRIMARY KEY, peer INTEGER, sequence INTEGER, site INTEGER, round INTEGER, time_s INTEGER,
+    final INTEGER, flags INTEGER, content BLOB, weights BLOB, base BLOB, report BLOB, seen INTEGER, seen_root BLOB,
+    score_ppm INTEGER, base_score_ppm INTEGER, train_samples INTEGER, test_samples INTEGER, rule INTEGER,
+    encoding INTEGER, refers_to INTEGER, sealed_at INTEGER, extra BLOB, tx_hash BLOB,
+    considered INTEGER, merged INTEGER,        -- parents of any share; with a share above 0
+    children INTEGER DEFAULT 0,                -- updates that list it with a share, its publisher's own too
+    merged_by INTEGER DEFAULT 0,               -- other peers with an update that counts and lists it with a share
+    left_out_by INTEGER DEFAULT 0,             -- updates made from a merge that looked at it and left it out
+    attestations INTEGER DEFAULT 0,            -- that count
+    attested_sites INTEGER DEFAULT 0,          -- other sites than the publisher's among them
+    attested_ppm INTEGER,                      -- lower median over those sites of each one's lower median
+    objections INTEGER DEFAULT 0, withdrawn INTEGER DEFAULT 0,
+    ignored TEXT,                              -- why it does not count; NULL: it counts
+    state TEXT DEFAULT 'submitted',            -- merged, submitted, left-out, closing, ignored
+    verdict TEXT, verdict_size INTEGER);       -- worst result of the last audit of it, and the log's size then
+CREATE UNIQUE INDEX IF NOT EXISTS updates_ref ON updates (peer, sequence);
+CREATE INDEX IF NOT EXISTS updates_peer ON updates (peer, idx);
+CREATE INDEX IF NOT EXISTS updates_site ON updates (site, idx);
+CREATE INDEX IF NOT EXISTS updates_round ON updates (round, peer);
+CREATE INDEX IF NOT EXISTS updates_state ON updates (state, idx);
+CREATE INDEX IF NOT EXISTS updates_score ON updates (score_ppm, idx);
+CREATE INDEX IF NOT EXISTS updates_attested ON updates (attested_ppm, idx);
+CREATE INDEX IF NOT EXISTS updates_verdict ON updates (verdict, idx);
+CREATE INDEX IF NOT EXISTS updates_time ON updates (time_s, idx);
+CREATE INDEX IF NOT EXISTS updates_content ON updates (content);
+CREATE INDEX IF NOT EXISTS updates_weights ON updates (weights);
+CREATE INDEX IF NOT EXISTS updates_base ON updates (base);
+CREATE INDEX IF NOT EXISTS updates_report ON updates (report);
+CREATE TABLE IF NOT EXISTS parents (
+    child INTEGER, position INTEGER, parent INTEGER, peer INTEGER, sequence INTEGER, share_ppm INTEGER,
+    PRIMARY KEY (child, position)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS parents_parent ON parents (parent, child);
+CREATE TABLE IF NOT EXISTS attestations (
+    update_idx INTEGER, idx INTEGER, peer INTEGER, score_ppm INTEGER, base_score_ppm INTEGER, evidence BLOB,
+    PRIMARY KEY (update_idx, idx)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS attestations_peer ON attestations (peer, idx);
+CREATE INDEX IF NOT EXISTS attestations_idx ON attestations (idx);
+CREATE TABLE IF NOT EXISTS objections (
+    idx INTEGER PRIMARY KEY, update_idx INTEGER, peer INTEGER, reason INTEGER, evidence BLOB);
+CREATE INDEX IF NOT EXISTS objections_update ON objections (update_idx);
+CREATE INDEX IF NOT EXISTS objections_peer ON objections (peer, idx);
+"""
+
+#: What follows from the log and the spec together: selections replayed, and who was missing.
+REPLAYED: Final = """
+CREATE TABLE IF NOT EXISTS choices (idx INTEGER PRIMARY KEY, outcomes TEXT);  -- JSON; NULL: nothing follows
+CREATE TABLE IF NOT EXISTS left_out (
+    update_idx INTEGER, by_idx INTEGER, outcome TEXT, reason TEXT, PRIMARY KEY (update_idx, by_idx)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS left_out_by ON left_out (by_idx);
+CREATE TABLE IF NOT EXISTS rounds (
+    round INTEGER PRIMARY KEY, first INTEGER, last INTEGER, settled INTEGER,   -- settled: nothing can change any more
+    told TEXT);                                                                -- JSON: a completeness RoundRow
+CREATE TABLE IF NOT EXISTS absences (
+    round INTEGER, peer INTEGER, state TEXT, PRIMARY KEY (round, peer)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS absences_peer ON absences (peer, round);
+"""
+
+#: What was fetched. ``status``: ok, gone, malformed, and so on, as the harvester says; times are local, seconds.
+HARVESTED: Final = """
+CREATE TABLE IF NOT EXISTS reports (idx INTEGER PRIMARY KEY, status TEXT, body BLOB, tried_at REAL, detail TEXT);
+CREATE TABLE IF NOT EXISTS holders (
+    idx INTEGER PRIMARY KEY, haves INTEGER, lacks INTEGER, silent INTEGER, publisher INTEGER, size_bytes INTEGER,
+    asked_at REAL, detail TEXT);
+CREATE TABLE IF NOT EXISTS notes (
+    signer TEXT, size INTEGER, note BLOB, root BLOB, trouble TEXT, seen_at REAL, PRIMARY KEY (signer, size, root))
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS transactions (
+    tx_hash BLOB PRIMARY KEY, sender TEXT, gas_used INTEGER, raw BLOB, fetched_at REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS alarms (
+    id INTEGER PRIMARY KEY, key TEXT, kind TEXT, text TEXT, detail TEXT, raised_at REAL, over_at REAL);
+CREATE TABLE IF NOT EXISTS audits (
+    id INTEGER PRIMARY KEY, scope TEXT, size INTEGER, root BLOB, state TEXT, asked_at REAL, ended_at REAL,
+    verdict TEXT, told BLOB, detail TEXT);
+CREATE INDEX IF NOT EXISTS audits_scope ON audits (scope, size);
+"""
+
+SCHEMA: Final = FOLDED + REPLAYED + HARVESTED
+FOLDED_TABLES: Final = ("kinds", "sites", "peers", "announcements", "updates", "parents", "attestations", "objections")
+REPLAYED_TABLES: Final = ("choices", "left_out", "rounds", "absences")

@@ -1,0 +1,5 @@
+"""The pages, a module for each noun. Importing this registers all of them."""
+
+from ledger_ui.pages import updates
+
+__all__ = ["updates"]

@@ -1,0 +1,160 @@
+"""One page in whichever format it was asked for, with its ETag."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from flask import Response, current_app, redirect, render_template, request
+from pydantic import ValidationError
+from werkzeug.wrappers import Response as BaseResponse
+
+from ledger_ui.contexts import Context, Frame, Query
+from ledger_ui.federation import Shown
+from ledger_ui.registry import Elsewhere, Here, Listing, Page, PageError
+from ledger_ui.text import visible
+from ledger_ui.urls import Urls, as_format
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+_CHUNK: Final = 500
+
+
+def respond(page: Page, suffix: str, shown: Shown, path: Mapping[str, Any]) -> BaseResponse:
+    """Answer a request for a page.
+
+    Args:
+        suffix: empty for HTML, or ``json``, ``csv``, ``jsonl``.
+    """
+    query = asked(page.query)
+    urls = Urls(request.script_root, shown.slug)
+    if suffix in ("csv", "jsonl") and page.listing is not None:
+        return _listed(page.listing, suffix, shown, urls, query, page.name)
+    with shown.store.reading() as db:
+        here = Here(shown, db, frame_of(shown, db), urls, time.time())
+        tag = _tag(here, db)
+        if request.if_none_match.contains(tag):
+            return _tagged(Response(status=304), tag)
+        try:
+            context = page.make(here, query, **path)
+        except Elsewhere as other:
+            return redirect(as_format(other.url, suffix) if suffix else other.url)
+        if suffix == "json":
+            body = json.dumps({"federation": here.frame.model_dump(), **context.model_dump()}, ensure_ascii=False)
+            return _tagged(Response(body, mimetype="application/json"), tag)
+        html = render_template(page.template, page=context, here=here, frame=here.frame, urls=urls, entry=page)
+    return _tagged(Response(html, mimetype="text/html"), tag)
+
+
+def asked(kind: type[Query]) -> Any:
+    """The request's query string as the page's own record.
+
+    Raises:
+        PageError: 400, with the parameter, what was got and what is expected.
+    """
+    given: dict[str, str] = {}
+    for key, values in request.args.lists():
+        if len(values) > 1:
+            raise PageError(400, "Asked twice", f"{visible(key)} was given {len(values)} times; expected once.")
+        if values[0] != "" or key not in kind.model_fields:
+            given[key] = values[0]
+    try:
+        return kind.model_validate(given, strict=False)
+    except ValidationError as cause:
+        error = cause.errors(include_url=False, include_context=False)[0]
+        name = visible(".".join(str(part) for part in error["loc"]) or "the query")
+        if error["type"] == "extra_forbidden":
+            known = ", ".join(kind.model_fields) or "none"
+            raise PageError(400, "Unknown parameter", f"Got {name}; expected one of: {known}.") from None
+        got = visible(str(error.get("input")))
+        raise PageError(400, "Not a value for this", f"{name}: got {got}: {error['msg']}.") from None
+
+
+def frame_of(shown: Shown, db: sqlite3.Connection) -> Frame:
+    """The federation as a snapshot of its index has it."""
+    known = dict(db.execute("SELECT key, value FROM ui_state").fetchall())
+    log_size = db.execute("SELECT value FROM meta WHERE key = 'size'").fetchone()
+    now, folded = shown.follower.now, int(known.get("folded") or 0)
+    root = known.get("folded_root")
+    return Frame(
+        slug=shown.slug,
+        name=shown.spec.name,
+        chain_id=shown.deployment.chain_id,
+        contract=shown.deployment.contract,
+        spec_digest=shown.federation.digest.hex(),
+        size=folded,
+        root=root.hex() if root else None,
+        state=now.state,
+        detail=now.detail,
+        since_s=now.since,
+        block=now.block,
+        behind=max(0, (log_size[0] if log_size else 0) - folded),
+    )
+
+
+def csv_cell(value: object) -> str:
+    """A value as a cell that no spreadsheet takes for a formula.
+
+    >>> csv_cell("=1+1"), csv_cell(-3), csv_cell(None)
+    ("'=1+1", '-3', '')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(_FORMULA) else value
+    return json.dumps(value) if isinstance(value, bool | list | tuple | dict) else str(value)
+
+
+def _listed(listing: Listing, suffix: str, shown: Shown, urls: Urls, query: Query, name: str) -> Response:
+    def lines() -> Iterator[str]:
+        with shown.store.reading() as db:
+            here = Here(shown, db, frame_of(shown, db), urls, time.time())
+            rows = listing.rows(here, query)
+            if suffix == "csv":
+                yield _csv_line(listing.columns)
+            chunk: list[str] = []
+            for row in rows:
+                chunk.append(_line(row, suffix, listing.columns))
+                if len(chunk) >= _CHUNK:
+                    yield "".join(chunk)
+                    chunk.clear()
+            yield "".join(chunk)
+
+    kind = "text/csv" if suffix == "csv" else "application/jsonl"
+    response = Response(lines(), mimetype=kind)
+    response.headers["Content-Disposition"] = f'attachment; filename="{shown.slug}-{name}.{suffix}"'
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _line(row: Context, suffix: str, columns: tuple[str, ...]) -> str:
+    told = row.model_dump()
+    if suffix == "jsonl":
+        return json.dumps(told, ensure_ascii=False) + "\n"
+    return _csv_line([csv_cell(told[column]) for column in columns])
+
+
+def _csv_line(cells: Any) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\r\n").writerow(cells)
+    return out.getvalue()
+
+
+def _tag(here: Here, db: sqlite3.Connection) -> str:
+    """Of what a page follows from: the log's root, what was fetched besides, the chain's state, and the address."""
+    version = db.execute("SELECT value FROM ui_state WHERE key = 'version'").fetchone()
+    frame = here.frame
+    parts = [current_app.config["BUILD"], frame.root, version[0] if version else 0, frame.state, frame.behind]
+    parts += [frame.detail, request.script_root, request.full_path]
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:24]
+
+
+def _tagged(response: Response, tag: str) -> Response:
+    response.set_etag(tag)
+    response.headers["Cache-Control"] = "private, no-cache"
+    return response

@@ -1,0 +1,104 @@
+"""Values as people read them. Whatever comes from the chain is a stranger's text: it can neither steer nor disguise."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import unicodedata
+from typing import Final
+
+from fl_node.records import PPM
+
+#: Longer text is cut where it is one value among others; its own page shows all of it.
+LONGEST: Final = 80
+#: Even where all of a text is shown.
+LONGEST_WHOLE: Final = 4000
+_COMBINING: Final = re.compile(r"[̀-ͯ҃-҉᪰-᫿᷀-᷿⃐-⃿︠-︯]{3,}")
+
+
+def visible(text: str, longest: int = LONGEST) -> str:
+    """The text with control, format, private and direction characters made visible, and cut after so many characters.
+
+    >>> visible("ab\\u202ecd"), visible("x" * 100, 5)
+    ('ab⟨U+202E⟩cd', 'xxxxx…')
+    """
+    cut = text[:longest]
+    shown = "".join(_shown(one) for one in cut)
+    shown = _COMBINING.sub(lambda found: "".join(f"⟨U+{ord(one):04X}⟩" for one in found[0]), shown)
+    return shown + ("…" if len(text) > longest else "")
+
+
+def _shown(one: str) -> str:
+    if one.isascii() and one.isprintable():
+        return one
+    return (
+        f"⟨U+{ord(one):04X}⟩" if unicodedata.category(one)[0] == "C" or one in "\u2028\u2029\u115f\u1160\u3164" else one
+    )
+
+
+def percent(ppm: int | None, places: int = 2) -> str:
+    """A score as a percentage.
+
+    >>> percent(873_500), percent(None)
+    ('87.35 %', '–')
+    """
+    return "–" if ppm is None else f"{ppm * 100 / PPM:.{places}f} %"
+
+
+def utc(time_s: float | None) -> str:
+    """A time as a date; as it is where there is no such date, since a log may hold any number.
+
+    >>> utc(0), utc(2**62)
+    ('1970-01-01 00:00:00Z', 'time 4611686018427387904')
+    """
+    if time_s is None:
+        return "–"
+    try:
+        return dt.datetime.fromtimestamp(time_s, dt.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return f"time {time_s}"
+
+
+def iso(time_s: float | None) -> str:
+    """A time for ``<time datetime>``; empty where there is no such date."""
+    if time_s is None:
+        return ""
+    try:
+        return dt.datetime.fromtimestamp(time_s, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
+def short(text: str, head: int = 8, tail: int = 6) -> str:
+    """An address or digest, shortened in the middle.
+
+    >>> short("0x5FbDB2315678afecb367f032d93F642f64180aa3")
+    '0x5FbDB2…180aa3'
+    """
+    return text if len(text) <= head + tail + 1 else f"{text[:head]}…{text[-tail:]}"
+
+
+def bytes_words(size: float | None) -> str:
+    """A size in its largest unit.
+
+    >>> bytes_words(999), bytes_words(1_234_567)
+    ('999 B', '1.2 MB')
+    """
+    if size is None:
+        return "–"
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{int(size)} B"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its largest unit.
+
+    >>> duration(59), duration(7200)
+    ('59 s', '2 h')
+    """
+    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{int(seconds // unit):,} {name}"
+    return f"{int(seconds)} s"
