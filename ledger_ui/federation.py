@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import threading
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from fl_node.access import deployed
 from fl_node.config import NodeConfig
+from fl_node.ledger.protocol import LedgerReader
 from fl_node.ledger.rpc import RpcReader
 from fl_node.ledger.transport import Rpc
 from fl_node.spec import Deployment, Federation, Spec
@@ -22,11 +24,18 @@ _LONGEST_NAME: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A federation as the user named it. ``rpc``: instead of the file's hint; ``index``: instead of beside the file."""
+    """A federation as the user named it.
+
+    Attributes:
+        rpc: endpoint to ask instead of the file's hint.
+        index: where its index is kept instead of beside the file.
+        connect: opens its ledger instead of the endpoint; called again until it answers.
+    """
 
     file: Path
     rpc: str = ""
     index: Path | None = None
+    connect: Callable[[], LedgerReader] | None = None
 
 
 class Shown:
@@ -51,7 +60,9 @@ class Shown:
         self.store.prepare()
         self._heard = threading.Condition()
         self._changes = 0
-        self.follower = Follower(self.store, self._connect, self.spec.rounds.depth, poll_s, self.changed)
+        self.follower = Follower(
+            self.store, source.connect or self._connect, self.spec.rounds.depth, poll_s, self.changed
+        )
 
     @property
     def spec(self) -> Spec:

@@ -83,6 +83,14 @@ class Follower:
     def start(self) -> None:
         self._thread.start()
 
+    def look(self) -> None:
+        """Look at the chain once, in the calling thread, instead of :meth:`start`.
+
+        Raises:
+            FlNodeError: as the thread would tell by its state.
+        """
+        self._follow(once=True)
+
     def stop(self) -> None:
         """Come to an end; waits for the step under way."""
         self._stop.set()
@@ -115,14 +123,14 @@ class Follower:
         if lock is not None:
             os.close(lock)
 
-    def _follow(self) -> None:
+    def _follow(self, once: bool = False) -> None:
         """Until told to stop, or the chain is lost."""
         reader = self._connect()
         try:
             with LedgerIndex(self._store.path, reader, self._depth) as log:
                 db = self._store.writer()
                 try:
-                    self._go_on(log, Fold(db, log), db)
+                    self._go_on(log, Fold(db, log), db, once)
                 finally:
                     db.close()
         finally:
@@ -130,7 +138,7 @@ class Follower:
             if close is not None:
                 close()
 
-    def _go_on(self, log: LedgerIndex, fold: Fold, db: sqlite3.Connection) -> None:
+    def _go_on(self, log: LedgerIndex, fold: Fold, db: sqlite3.Connection, once: bool) -> None:
         if not fold.agrees():
             fold.back_to(0)
         while not self._stop.is_set():
@@ -139,6 +147,8 @@ class Follower:
                 fold.back_to(min(entry.index for entry in synced.orphaned))
             self._level(log, fold, db)
             self._tell(state="following", detail="", block=synced.head.block_number, heard_at=time.time())
+            if once:
+                return
             self._stop.wait(self._poll_s)
 
     def _level(self, log: LogStore, fold: Fold, db: sqlite3.Connection) -> None:

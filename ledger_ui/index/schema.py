@@ -100,6 +100,11 @@ CREATE TABLE IF NOT EXISTS audits (
     id INTEGER PRIMARY KEY, scope TEXT, size INTEGER, root BLOB, state TEXT, asked_at REAL, ended_at REAL,
     verdict TEXT, told BLOB, detail TEXT);
 CREATE INDEX IF NOT EXISTS audits_scope ON audits (scope, size);
+CREATE TABLE IF NOT EXISTS verdicts (          -- findings of the last audit of each update, as it printed them
+    idx INTEGER, position INTEGER, check_name TEXT, result TEXT, asked INTEGER, detail TEXT, data TEXT, repeat TEXT,
+    alike TEXT,                                -- detail without what is this update's alone; NULL: ok
+    audit INTEGER, PRIMARY KEY (idx, position)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS verdicts_result ON verdicts (result, check_name, alike, idx);
 """
 
 SCHEMA: Final = FOLDED + REPLAYED + HARVESTED

@@ -1,0 +1,513 @@
+"""Federations for tests of the explorer: played by the package's own rules in memory, or written by hostile hands."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from flask import Flask
+from flask.testing import FlaskClient
+
+from fl_node.errors import ChainUnavailable
+from fl_node.journal import Draft
+from fl_node.ledger import codec, tree
+from fl_node.ledger.index import LedgerIndex
+from fl_node.ledger.memory import MemoryChain, memory_account
+from fl_node.ledger.protocol import LedgerIdentity, LedgerReader, News, RawLog
+from fl_node.merging.selection import select
+from fl_node.prefix import Prefix
+from fl_node.records import (
+    PPM,
+    ZERO32,
+    Attestation,
+    Body,
+    Flag,
+    LedgerHead,
+    LedgerOpened,
+    Member,
+    Parent,
+    PeerAdmitted,
+    PeerAnnounced,
+    PeerRetired,
+    Reason,
+    Role,
+    Rule,
+    Update,
+    UpdateObjected,
+    UpdatePublished,
+    UpdateRef,
+    UpdatesAttested,
+)
+from fl_node.report import compose_report
+from fl_node.spec import Deployment, Spec, deployed_bytes, parse_federation
+from ledger_ui import Options, create_app
+from ledger_ui.federation import Shown, Source
+
+ADDRESS: Final = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
+NOWHERE: Final = "http://127.0.0.1:9"
+BEGAN_S: Final = 1_750_000_000
+
+SPEC: Final = """\
+format = 1
+name = "four clinics"
+
+[task]
+data = "digits"
+
+[merging]
+selection = "top-k"
+k = 2
+aggregation = "fedavg"
+objection_quorum = 2
+
+[attestation]
+mode = "all"
+
+[rounds]
+planned = 4
+"""
+
+#: Names of sites that try to be more than names; at most 32 bytes each.
+HOSTILE: Final = (
+    "<script>alert(1)</script>",
+    '" onload="alert(1)',
+    "=1+1",
+    "@SUM(A1:A9)",
+    "line\nbreak\x1b[2J\r",
+    "\u202egnp.exe\u2028",
+    "]]>--><!--\t",
+    "../../etc/passwd?x=1#y%00",
+    "{{ 7 * 7 }}{% raw %}",
+    "W" * 32,
+    "",
+    "z\u0335\u0336\u0337\u0338\u0332\u0333\u033f\u0346",
+)
+
+
+def digest(*parts: object) -> bytes:
+    return hashlib.sha256(repr(parts).encode()).digest()
+
+
+# ---- a federation played by the rules --------------------------------------------------------------------------------
+
+
+class _Clock:
+    """Seconds that go by one at a time, so that a log is the same in every run."""
+
+    def __init__(self) -> None:
+        self.now = BEGAN_S
+
+    def __call__(self) -> float:
+        self.now += 1
+        return float(self.now)
+
+
+@dataclass
+class World:
+    """A federation under way in memory. ``blobs``: bytes of contents and reports by SHA-256."""
+
+    chain: MemoryChain
+    spec: Spec
+    spec_bytes: bytes
+    blobs: dict[bytes, bytes] = field(default_factory=dict)
+    accounts: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._log = LedgerIndex(":memory:", self.chain.ledger())
+
+    @property
+    def prefix(self) -> Prefix:
+        self._log.sync()
+        return Prefix(self._log.entries())
+
+    def update(self, peer: int, number: int, *, final: bool = False, score: int = 0) -> UpdateRef:
+        """The peer's update of a round, made as the spec has it from all of the log so far."""
+        prefix = self.prefix
+        chosen = select(self.spec, prefix, peer, number, now_s=prefix.time_s)
+        sequence = prefix.sequence(peer) + 1
+        ref = UpdateRef(peer, sequence)
+        content = f"weights of {ref}".encode()
+        self.blobs[hashlib.sha256(content).digest()] = content
+        parents = self._shared([(entry.ref, entry.update.train_samples) for entry in chosen.candidates], prefix)
+        head = self.chain.tip().head
+        claimed = score or min(PPM, 500_000 + 60_000 * number + 7_000 * peer)
+        base = claimed - 12_000 if parents else 100_000
+        rule = Rule.FEDAVG if parents else Rule.GENESIS
+        report = self._report(peer, sequence, number, final, head, parents, chosen.outcomes_after({}), claimed, base)
+        update = Update(
+            *(hashlib.sha256(content).digest(), Flag.FINAL if final else Flag(0), digest("weights", ref)),
+            *(digest("base", ref), report, head.size, head.root, sequence, number, claimed, base),
+            *(0 if final else 100 * peer, 40 + peer, rule),
+        )
+        self.ledger(peer).publish(update, parents)
+        return ref
+
+    def attest(self, peer: int, *refs: UpdateRef, less: int = 4_000) -> None:
+        """The peer's scores: what was claimed, less something."""
+        known = self.prefix
+        found = [known.update(ref).update for ref in refs]
+        items = [
+            Attestation(ref.peer, ref.sequence, max(0, one.score_ppm - less), max(0, one.base_score_ppm - less))
+            for ref, one in zip(refs, found, strict=True)
+        ]
+        self.ledger(peer).attest(digest("evidence", peer, refs), items)
+
+    def ledger(self, peer: int) -> Any:
+        return self.chain.ledger(self.accounts[peer - 1])
+
+    def admit(self, site: str, roles: Role = Role.ALL) -> int:
+        self.accounts.append(memory_account(len(self.accounts) + 1))
+        self.chain.ledger().admit(self.accounts[-1], site, roles)
+        return len(self.accounts)
+
+    def _shared(self, weights: Sequence[tuple[UpdateRef, int]], prefix: Prefix) -> list[Parent]:
+        total = sum(weight for _, weight in weights)
+        shares = [weight * PPM // total for _, weight in weights] if total else []
+        if shares:
+            shares[0] += PPM - sum(shares)
+        return [
+            Parent(ref.peer, ref.sequence, prefix.update(ref).content[:4], share)
+            for (ref, _), share in zip(weights, shares, strict=True)
+        ]
+
+    def _report(
+        self,
+        peer: int,
+        sequence: int,
+        number: int,
+        final: bool,
+        head: LedgerHead,
+        parents: Sequence[Parent],
+        outcomes: tuple[dict[str, Any], ...],
+        score: int,
+        base: int,
+    ) -> bytes:
+        draft = Draft(
+            *(sequence, number, final, head.size, head.root, tuple(parents), outcomes, 1),
+            base=digest("base", UpdateRef(peer, sequence)),
+            train_samples=100 * peer,
+            base_score_ppm=base,
+        )
+        raw = compose_report(peer, draft, _Found(score, 40 + peer))  # type: ignore[arg-type]
+        self.blobs[hashlib.sha256(raw).digest()] = raw
+        return hashlib.sha256(raw).digest()
+
+
+@dataclass(frozen=True)
+class _Found:
+    score_ppm: int
+    samples: int
+    macro_f1: float = 0.5
+    precision: float = 0.5
+    recall: float = 0.5
+    auc: float | None = None
+    dice: float | None = None
+    loss: float = 1.25
+    confusion: tuple[tuple[int, ...], ...] = ((9, 1), (2, 8))
+
+    @property
+    def accuracy(self) -> float:
+        return self.score_ppm / PPM
+
+
+def founded(sites: Sequence[str], spec: str = SPEC) -> World:
+    """A federation with these sites' peers, numbered from 1, that have written nothing yet."""
+    federation = parse_federation(spec.encode())
+    members = [Member(memory_account(number), site) for number, site in enumerate(sites, 1)]
+    chain = MemoryChain(
+        members,
+        spec_digest=federation.digest,
+        genesis_content=digest("genesis"),
+        genesis_weights=digest("genesis weights"),
+        clock=_Clock(),
+        address=ADDRESS,
+    )
+    return World(chain, federation.spec, spec.encode(), accounts=[member.account for member in members])
+
+
+def played() -> World:
+    """Six peers of five sites and a newcomer, four rounds and closing updates. Peers 1 and 6 are of one site; peer 5
+    withdraws an update and is retired, from before its last one; updates 2#2 and 3#2 meet objections; 4#1 stays
+    unattested."""
+    world = founded(["clinic-a", "clinic-b", "clinic-c", "clinic-d", "clinic-e", "clinic-a"])
+    for peer in range(1, 7):
+        world.ledger(peer).announce(1, digest("key", peer), digest("pin", peer), f"https://clinic-{peer}.example:8443")
+    active = [1, 2, 3, 4, 5, 6]
+    for number in range(1, 5):
+        made = [world.update(peer, number) for peer in active if (peer, number) != (3, 3)]
+        for peer in active:
+            wanted = [ref for ref in made if ref.peer != peer and ref != UpdateRef(4, 1)]
+            if peer != 6 or number > 1:
+                world.attest(peer, *wanted, less=3_000 + 1_000 * peer)
+        if number == 1:
+            active.append(world.admit("clinic-new"))
+        if number == 2:
+            world.ledger(1).object(UpdateRef(2, 2), Reason.UNAVAILABLE)
+            world.ledger(4).object(UpdateRef(3, 2), Reason.MALFORMED, digest("evidence"))
+            world.ledger(1).object(UpdateRef(3, 2), Reason.MALFORMED)
+            world.ledger(5).object(UpdateRef(5, 2), Reason.WITHDRAWN)
+            world.ledger(2).announce(2, digest("key", 2, 2), digest("pin", 2), "https://moved.example:8443")
+        if number == 3:
+            last = world.prefix.latest(5)
+            assert last is not None
+            world.chain.ledger().retire(world.accounts[4], "left the consortium", last.index)
+            active.remove(5)
+    for peer in active:
+        world.update(peer, 5, final=True)
+    return world
+
+
+# ---- a chain that holds whatever it is told --------------------------------------------------------------------------
+
+
+class Scribe:
+    """A ledger whose log is written by hand, an entry in each block, with no contract that would refuse anything.
+
+    It counts what it is asked, can be ``down``, and can be cut back to a shorter log.
+    """
+
+    def __init__(self, spec_digest: bytes, address: str = ADDRESS) -> None:
+        self.identity = LedgerIdentity(31337, address, 1, spec_digest, digest("genesis"), digest("w"), Flag(0), 0)
+        self.logs_made: list[RawLog] = []
+        self.down = False
+        self.salt = 0
+        self.asked = 0
+        self.time_s = BEGAN_S
+        self._sizes: list[int] = []  # log size at block 1, 2, 3, ...
+        self._hashes: list[bytes] = []
+        self.say(
+            LedgerOpened(
+                *(31337, address, spec_digest, digest("genesis"), digest("w"), Flag(0), 0, memory_account(0)),
+            )
+        )
+
+    @property
+    def size(self) -> int:
+        return len(self.logs_made)
+
+    def say(self, *bodies: Body) -> int:
+        """A block with these entries; the index of the last of them."""
+        self.time_s += 1
+        logs = [codec.encode(self.size + at, self.time_s, body) for at, body in enumerate(bodies)]
+        self.raw(*logs)
+        return self.size - 1
+
+    def raw(self, *logs: tuple[tuple[bytes, ...], bytes]) -> None:
+        """A block with these very logs."""
+        number = len(self._sizes) + 1
+        block_hash = digest("block", number, self.salt, self._hashes[-1:])
+        tx_hash = digest("tx", number, self.salt)
+        self.logs_made += [RawLog(number, block_hash, tx_hash, topics, data) for topics, data in logs]
+        self._sizes.append(self.size)
+        self._hashes.append(block_hash)
+
+    def unknown(self, *words: bytes, topic: bytes = b"\x99" * 32) -> None:
+        """An entry of a kind that nobody knows."""
+        self.raw(((topic, self.size.to_bytes(32, "big"), *words), self.time_s.to_bytes(32, "big") + b"??"))
+
+    def admit(self, site: str, roles: Role = Role.ALL, peer: int = 0) -> int:
+        known = sum(1 for log in self.logs_made if log.topics[0] == codec.TOPICS["PeerAdmitted"])
+        number = peer or known + 1
+        self.say(PeerAdmitted(number, memory_account(number), site, roles))
+        return number
+
+    def publish(self, peer: int, sequence: int, number: int, *parents: tuple[int, int, int], **changes: Any) -> int:
+        """An update; ``parents`` are peer, sequence and share."""
+        values: dict[str, Any] = {
+            "content": digest("content", peer, sequence),
+            "flags": Flag(0),
+            "weights": digest("weights", peer, sequence),
+            "base": digest("base", peer, sequence),
+            "report": digest("report", peer, sequence),
+            "seen": self.size,
+            "seen_root": ZERO32,
+            "sequence": sequence,
+            "round": number,
+            "score_ppm": 800_000,
+            "base_score_ppm": 700_000,
+            "train_samples": 100,
+            "test_samples": 50,
+            "rule": 1,
+        }
+        made = tuple(Parent(p, s, digest("content", p, s)[:4], share) for p, s, share in parents)
+        return self.say(UpdatePublished(peer, Update(**{**values, **changes}), made))
+
+    def attest(self, peer: int, *items: tuple[int, int, int]) -> int:
+        """``items``: peer, sequence and score."""
+        told = tuple(Attestation(p, s, score, max(0, score - 1000)) for p, s, score in items)
+        return self.say(UpdatesAttested(peer, ZERO32, told))
+
+    def object(self, peer: int, target: UpdateRef, reason: Reason = Reason.UNAVAILABLE) -> int:
+        return self.say(UpdateObjected(peer, target, reason, ZERO32))
+
+    def retire(self, peer: int, since: int, why: str = "left") -> int:
+        return self.say(PeerRetired(peer, since, why))
+
+    def cut(self, size: int) -> None:
+        """A reorganisation: only the first ``size`` entries are left, what comes next is in other blocks."""
+        blocks = sum(1 for known in self._sizes if known <= size)
+        assert self._sizes[blocks - 1] == size, "cut at the end of a block"
+        del self.logs_made[size:], self._sizes[blocks:], self._hashes[blocks:]
+        self.salt += 1
+
+    # ---- LedgerReader ----
+
+    def head(self, depth: int = 0, fresh: bool = False) -> LedgerHead:
+        self._answer()
+        blocks = max(1, len(self._sizes) - depth)
+        size = self._sizes[blocks - 1]
+        frontier = tree.Frontier()
+        for log in self.logs_made[:size]:
+            frontier.append(tree.entry_leaf(log.topics, log.data))
+        return LedgerHead(size, frontier.root, blocks, self._hashes[blocks - 1], 0)
+
+    def news(self, known: tuple[int, bytes] | None, depth: int = 0) -> News | None:
+        head = self.head(depth)
+        if known is not None and known[1] == head.block_hash:
+            return None
+        follows = known is None or self.block_hash(known[0]) == known[1]
+        return News(head, follows, self.logs(1 if known is None else known[0] + 1, head.block_number))
+
+    def block_hash(self, number: int) -> bytes | None:
+        self._answer()
+        return self._hashes[number - 1] if 1 <= number <= len(self._hashes) else None
+
+    def logs(self, first_block: int, last_block: int) -> list[RawLog]:
+        self._answer()
+        return [log for log in self.logs_made if first_block <= log.block_number <= last_block]
+
+    def peer(self, number: int) -> Any:
+        raise LookupError(number)
+
+    def peers(self) -> list[Any]:
+        return []
+
+    def peer_of(self, account: str) -> None:
+        return None
+
+    def update(self, ref: UpdateRef) -> Any:
+        raise LookupError(ref)
+
+    def balance(self, account: str) -> int:
+        return 0
+
+    def _answer(self) -> None:
+        self.asked += 1
+        if self.down:
+            raise ChainUnavailable("no answer from http://127.0.0.1:9: connection refused; is the chain running?")
+
+
+def hostile(spec: str = SPEC) -> Scribe:
+    """Everything that a contract should have refused, and names that want to be more than names."""
+    told = Scribe(parse_federation(spec.encode()).digest)
+    most = 2**64 - 1
+    for site in HOSTILE:
+        told.admit(site)
+    told.admit("again", peer=1)
+    told.admit("beyond", peer=2**32 - 1)
+    told.publish(1, 1, 1)
+    told.publish(2, 1, 1, (1, 1, PPM))
+    told.publish(2, 1, 1, (1, 1, PPM), score_ppm=1)  # the same name twice
+    told.publish(3, 2**32 - 1, 2**32 - 1, (3, 2**32 - 1, 2**32 - 1), (1, 1, 2**32 - 1), (1, 1, 5), score_ppm=2**32 - 1)
+    told.publish(77, 1, 2, (78, 9, PPM))  # a stranger, and a parent that is nowhere
+    told.publish(4, 0, 0, seen=most, sealed_at=most, refers_to=most, train_samples=2**32 - 1, rule=65_535)
+    told.publish(5, 1, 2, (1, 1, 0), (2, 1, 0), extra=b"\x00\xff" * 128, flags=Flag(255), encoding=200)
+    told.publish(6, 1, 3, flags=Flag.FINAL)
+    told.attest(2, (1, 1, 2**32 - 1), (1, 1, 7), (9, 9, 1))
+    told.attest(77, (1, 1, 500_000))
+    told.object(3, UpdateRef(1, 1), Reason.MALFORMED)
+    told.object(3, UpdateRef(1, 1), Reason.MALFORMED)
+    told.object(77, UpdateRef(8, 8), Reason.WITHDRAWN)
+    told.say(PeerAnnounced(1, 2**32 - 1, ZERO32, ZERO32, "javascript:alert(1)\n<b>" + "x" * 200))
+    told.say(PeerAnnounced(99, 1, ZERO32, ZERO32, "=cmd|' /C calc'!A0"))
+    told.say(PeerRetired(2, most, "<img src=x onerror=alert(1)>\u202e"))
+    told.say(PeerRetired(2, 0, "again"))
+    told.unknown()
+    told.unknown(b"\xff" * 32, b"\xfe" * 32)
+    told.unknown(topic=codec.TOPICS["UpdatePublished"])
+    return told
+
+
+# ---- an explorer over them -------------------------------------------------------------------------------------------
+
+
+def write_federation(folder: Path, reader: LedgerReader, spec_bytes: bytes, rpc: str = NOWHERE) -> Path:
+    """The deployed federation file of a ledger."""
+    known = reader.identity
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "federation.toml"
+    place = Deployment(chain_id=known.chain_id, contract=known.address, first_block=known.first_block, rpc=rpc)
+    file.write_bytes(deployed_bytes(spec_bytes, place))
+    return file
+
+
+@dataclass
+class Explored:
+    """An explorer over one ledger, whose follower looks only when told to."""
+
+    app: Flask
+    ledger: LedgerReader
+    file: Path
+    world: World | None = None
+
+    @property
+    def shown(self) -> Shown:
+        found: Shown = next(iter(self.app.extensions["federations"].values()))
+        return found
+
+    @property
+    def client(self) -> FlaskClient:
+        return self.app.test_client()
+
+    def get(self, path: str, **more: Any) -> Any:
+        """A page of this federation, by what comes after its address: ``/updates.json``."""
+        return self.client.get(f"/{self.shown.slug}{path}", **more)
+
+    def json(self, path: str) -> Any:
+        """A page's JSON; it must be there."""
+        answer = self.get(path)
+        assert answer.status_code == 200, (path, answer.status_code, answer.text[:400])
+        return answer.get_json()
+
+    def look(self) -> None:
+        """Follow the chain to its head."""
+        self.shown.follower.look()
+
+    def stop(self) -> None:
+        self.shown.stop()
+
+
+def explored(
+    folder: Path,
+    reader: LedgerReader,
+    spec_bytes: bytes = SPEC.encode(),
+    *,
+    world: World | None = None,
+    look: bool = True,
+    connect: Callable[[], LedgerReader] | None = None,
+    **options: Any,
+) -> Explored:
+    """An explorer over a ledger, its index on disk in this folder and level with the log."""
+    file = write_federation(folder, reader, spec_bytes)
+    source = Source(file, connect=connect or (lambda: reader))
+    chosen: dict[str, Any] = {"hosts": (), "harvest": False, **options}
+    one = Explored(create_app(Options(sources=(source,), **chosen), start=False), reader, file, world)
+    if look:
+        one.look()
+    return one
+
+
+def over(world: World, folder: Path, **options: Any) -> Explored:
+    """An explorer over a played federation."""
+    return explored(folder, world.chain.ledger(), world.spec_bytes, world=world, **options)
+
+
+def closing(one: Explored) -> Iterator[Explored]:
+    """For fixtures: stop it in the end."""
+    try:
+        yield one
+    finally:
+        one.stop()
