@@ -22,8 +22,8 @@ import ledger_ui.pages  # noqa: F401  registers the pages
 from ledger_ui import text
 from ledger_ui.federation import Shown
 from ledger_ui.options import Options
-from ledger_ui.registry import PAGES, Page, PageError
-from ledger_ui.respond import frame_of, respond
+from ledger_ui.registry import PAGES, ROUTES, Page, PageError, Route
+from ledger_ui.respond import asked, frame_of, respond
 from ledger_ui.urls import Urls, as_format
 
 HERE: Final = Path(__file__).parent
@@ -89,6 +89,8 @@ def _routes(app: Flask, federations: dict[str, Shown]) -> None:
         for suffix in suffixes:
             rule = f"/<slug>{page.rule}" + (f".{suffix}" if suffix else "")
             app.add_url_rule(rule, f"{page.name}.{suffix or 'html'}", _view(page, suffix, federations))
+    for route in ROUTES.values():
+        app.add_url_rule(f"/<slug>{route.rule}", route.name, _plain(route, federations), methods=[route.method])
     app.add_url_rule("/", "index", partial(_index, federations))
     app.add_url_rule("/static/<path:name>", "static", _static)
 
@@ -96,6 +98,14 @@ def _routes(app: Flask, federations: dict[str, Shown]) -> None:
 def _view(page: Page, suffix: str, federations: dict[str, Shown]) -> Callable[..., BaseResponse]:
     def view(slug: str, **path: Any) -> BaseResponse:
         return respond(page, suffix, _found(federations, slug), path)
+
+    return view
+
+
+def _plain(route: Route, federations: dict[str, Shown]) -> Callable[..., BaseResponse]:
+    def view(slug: str, **path: Any) -> BaseResponse:
+        answer: BaseResponse = route.view(_found(federations, slug), asked(route.query), **path)
+        return answer
 
     return view
 

@@ -58,6 +58,8 @@ class Shown:
         self.slug = slug_of(self.spec.name, self.deployment.contract)
         self.store = Store(source.index or source.file.with_name(f"{source.file.name}.explorer.sqlite"))
         self.store.prepare()
+        #: Whether audits may be asked for here.
+        self.verifies = False
         self._heard = threading.Condition()
         self._changes = 0
         self.follower = Follower(

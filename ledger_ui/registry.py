@@ -83,6 +83,39 @@ class Page:
     path: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An address of a federation that is no page: a stream, a file, something to POST to.
+
+    Attributes:
+        rule: Flask rule below the federation's address.
+        view: ``view(shown, query, **path)`` answers.
+        method: GET or POST.
+        answers: media type (empty: no body of its own) and description, by status.
+    """
+
+    name: str
+    rule: str
+    summary: str
+    view: Callable[..., Any]
+    method: str = "GET"
+    query: type[Query] = NoQuery
+    path: dict[str, str] = field(default_factory=dict)
+    answers: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+
+#: What is no page, by name, in the order in which it was added.
+ROUTES: dict[str, Route] = {}
+
+
+def add_route(route: Route) -> Route:
+    """Register what is no page; see :func:`add`."""
+    if route.name in ROUTES:
+        raise ValueError(f"there is a route {route.name} already")
+    ROUTES[route.name] = route
+    return route
+
+
 #: All pages of a federation, by name, in the order in which they were added.
 PAGES: dict[str, Page] = {}
 
