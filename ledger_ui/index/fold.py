@@ -23,7 +23,7 @@ from fl_node.records import (
     UpdatePublished,
     UpdatesAttested,
 )
-from ledger_ui.index.schema import FOLDED_TABLES, REPLAYED_TABLES, SCHEMA, VERSION
+from ledger_ui.index.schema import FETCHED_BY_ENTRY, FOLDED_TABLES, REPLAYED_TABLES, SCHEMA, VERSION
 
 _BATCH: Final = 2000
 _MOST: Final = 2**63 - 1
@@ -101,15 +101,18 @@ class Fold:
     def _forget(self) -> None:
         for table in (*FOLDED_TABLES, *REPLAYED_TABLES):
             self._db.execute(f"DELETE FROM {table}")  # noqa: S608
-        _set(self._db, folded=0, replayed=0, folded_root=None)
+        self._db.execute("DELETE FROM verdicts")
+        # What was fetched is kept: whoever served it may be gone. Once the log is folded again, what is not of it goes.
+        _set(self._db, folded=0, replayed=0, folded_root=None, unheld=1)
 
     def _undo(self, size: int) -> None:
         db = self._db
         touched = _firsts(db.execute("SELECT parent FROM parents WHERE child >= ?", (size,)))
         touched |= _firsts(db.execute("SELECT update_idx FROM attestations WHERE idx >= ?", (size,)))
         touched |= _firsts(db.execute("SELECT update_idx FROM objections WHERE idx >= ?", (size,)))
-        for table in ("updates", "announcements", "objections", "attestations", "choices"):
+        for table in ("updates", "announcements", "objections", "attestations", "choices", *FETCHED_BY_ENTRY):
             db.execute(f"DELETE FROM {table} WHERE idx >= ?", (size,))  # noqa: S608
+        db.execute("DELETE FROM transactions WHERE tx_hash IN (SELECT tx_hash FROM orphans)")
         db.execute("DELETE FROM parents WHERE child >= ?", (size,))
         db.execute("DELETE FROM left_out WHERE by_idx >= ? OR update_idx >= ?", (size, size))
         first = db.execute("SELECT min(round) FROM rounds WHERE last >= ? OR settled = 0", (size,)).fetchone()[0]

@@ -85,13 +85,17 @@ CREATE INDEX IF NOT EXISTS absences_peer ON absences (peer, round);
 
 #: What was fetched. ``status``: ok, gone, malformed, and so on, as the harvester says; times are local, seconds.
 HARVESTED: Final = """
-CREATE TABLE IF NOT EXISTS reports (idx INTEGER PRIMARY KEY, status TEXT, body BLOB, tried_at REAL, detail TEXT);
+CREATE TABLE IF NOT EXISTS reports (
+    idx INTEGER PRIMARY KEY, status TEXT, body BLOB, tried_at REAL, detail TEXT, digest BLOB, tries INTEGER);
+CREATE INDEX IF NOT EXISTS reports_status ON reports (status, tried_at);
 CREATE TABLE IF NOT EXISTS holders (
     idx INTEGER PRIMARY KEY, haves INTEGER, lacks INTEGER, silent INTEGER, publisher INTEGER, size_bytes INTEGER,
-    asked_at REAL, detail TEXT);
+    asked_at REAL, detail TEXT, content BLOB);
 CREATE TABLE IF NOT EXISTS notes (
-    signer TEXT, size INTEGER, note BLOB, root BLOB, trouble TEXT, seen_at REAL, PRIMARY KEY (signer, size, root))
-    WITHOUT ROWID;
+    signer TEXT, size INTEGER, note BLOB, root BLOB, trouble TEXT, seen_at REAL,
+    peer INTEGER,                              -- the member that signed it; NULL: no member
+    PRIMARY KEY (signer, size, root)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS notes_size ON notes (size);
 CREATE TABLE IF NOT EXISTS transactions (
     tx_hash BLOB PRIMARY KEY, sender TEXT, gas_used INTEGER, raw BLOB, fetched_at REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS alarms (
@@ -107,6 +111,36 @@ CREATE TABLE IF NOT EXISTS verdicts (          -- findings of the last audit of 
 CREATE INDEX IF NOT EXISTS verdicts_result ON verdicts (result, check_name, alike, idx);
 """
 
-SCHEMA: Final = FOLDED + REPLAYED + HARVESTED
+
+def _summed(table: str, column: str, key: str) -> str:
+    """Triggers that keep a column's sum and how many rows have a value, since no request may add them up."""
+
+    def add(sign: str, row: str) -> str:
+        return "".join(
+            f"INSERT INTO ui_state VALUES ('{name}', {sign}{value}) "  # noqa: S608
+            f"ON CONFLICT (key) DO UPDATE SET value = value {sign} {value}; "
+            for name, value in (
+                (key, f"coalesce({row}.{column}, 0)"),
+                (f"{key}_of", f"({row}.{column} IS NOT NULL)"),
+            )
+        )
+
+    return "".join(
+        f"CREATE TRIGGER IF NOT EXISTS {table}_{column}_{event} AFTER {event} ON {table} BEGIN {body}END;\n"
+        for event, body in (
+            ("insert", add("+", "NEW")),
+            ("delete", add("-", "OLD")),
+            ("update", add("-", "OLD") + add("+", "NEW")),
+        )
+    )
+
+
+#: ``ui_state`` has under ``gas`` and ``bytes`` what is known of the log's transactions and contents, and under
+#: ``gas_of`` and ``bytes_of`` of how many.
+TOTALS: Final = _summed("transactions", "gas_used", "gas") + _summed("holders", "size_bytes", "bytes")
+
+SCHEMA: Final = FOLDED + REPLAYED + HARVESTED + TOTALS
 FOLDED_TABLES: Final = ("kinds", "sites", "peers", "announcements", "updates", "parents", "attestations", "objections")
+#: What was fetched for an entry, and goes with it.
+FETCHED_BY_ENTRY: Final = ("reports", "holders", "verdicts")
 REPLAYED_TABLES: Final = ("choices", "left_out", "rounds", "absences")

@@ -42,6 +42,19 @@ class Store:
         db.execute("PRAGMA synchronous = NORMAL")
         return db
 
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A connection inside one short write transaction: all of it, or nothing. For what does not follow from the
+        log; rows are :class:`sqlite3.Row`."""
+        db = self.writer()
+        db.row_factory = sqlite3.Row
+        try:
+            with db:
+                db.execute("BEGIN IMMEDIATE")
+                yield db
+        finally:
+            db.close()
+
     def prepare(self) -> None:
         """Make the tables where they are not there yet, the log's own among them, so that every page can be asked."""
         from fl_node.ledger.log_store import SCHEMA as LOG
