@@ -20,6 +20,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 import ledger_ui.pages  # noqa: F401  registers the pages
 from ledger_ui import text
+from ledger_ui.charts.drawn import for_templates
 from ledger_ui.federation import Shown
 from ledger_ui.options import Options
 from ledger_ui.registry import PAGES, ROUTES, Page, PageError, Route
@@ -62,7 +63,7 @@ def create_app(options: Options | None = None, *, start: bool = True) -> Flask:
         duration=text.duration,
         as_format=as_format,
     )
-    app.jinja_env.globals.update(static=_static_url, options=options)
+    app.jinja_env.globals.update(static=_static_url, options=options, charts=for_templates())
     _routes(app, shown)
     app.before_request(partial(_admitted, options))
     app.after_request(_guarded)

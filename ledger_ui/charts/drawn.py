@@ -1,0 +1,18 @@
+"""What templates may draw: ``{{ charts.strip(strip) }}``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+from markupsafe import Markup
+
+from ledger_ui.charts import strip
+
+#: By name; a chart's module is imported here.
+CHARTS: dict[str, Callable[..., Markup]] = {"strip": strip.draw}
+
+
+def for_templates() -> SimpleNamespace:
+    """The charts as attributes of one name."""
+    return SimpleNamespace(**CHARTS)
