@@ -13,10 +13,11 @@ from typing import Any
 from rich.table import Table
 
 from fl_node.access import viewing
-from fl_node.cli.choices import candidates_of, in_words, rule_name
+from fl_node.cli.choices import in_words, rule_name
 from fl_node.cli.console import Out
 from fl_node.cli.settings import settings_of
 from fl_node.cli.text import safe
+from fl_node.completeness.choices import candidates_of
 from fl_node.config import NodeConfig
 from fl_node.content.cid import Cid
 from fl_node.content.names import cid_of_update

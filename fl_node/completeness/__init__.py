@@ -3,12 +3,13 @@
 Pure functions of spec and log. :func:`completeness` derives all of it.
 """
 
-from fl_node.completeness.derived import completeness
+from fl_node.completeness.derived import completeness, round_now, why_ignored, why_late
 from fl_node.completeness.records import (
     Completeness,
     Ignored,
     LeftOut,
     PeerRow,
+    RoundNow,
     RoundRow,
     Silence,
     SiteRow,
@@ -21,10 +22,14 @@ __all__ = [
     "Ignored",
     "LeftOut",
     "PeerRow",
+    "RoundNow",
     "RoundRow",
     "Silence",
     "SiteRow",
     "State",
     "Submission",
     "completeness",
+    "round_now",
+    "why_ignored",
+    "why_late",
 ]

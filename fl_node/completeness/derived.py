@@ -11,6 +11,7 @@ from fl_node.completeness.records import (
     Ignored,
     LeftOut,
     PeerRow,
+    RoundNow,
     RoundRow,
     Silence,
     SiteRow,
@@ -20,7 +21,7 @@ from fl_node.completeness.records import (
 )
 from fl_node.merging.cuts import SyncCut
 from fl_node.merging.sync import counts, expected, sync_prefix
-from fl_node.prefix import PeerFacts, Prefix, UpdateEntry
+from fl_node.prefix import PeerFacts, Prefix, Retirement, UpdateEntry
 from fl_node.records import PeerAnnounced, UpdateObjected, UpdatePublished, UpdateRef, UpdatesAttested
 from fl_node.spec import Spec
 
@@ -45,6 +46,19 @@ def completeness(spec: Spec, prefix: Prefix) -> Completeness:
     return Completeness(prefix.size, spec.rounds.mode, rows, sites, submissions, ignored, tuple(merges.unreplayed))
 
 
+def round_now(spec: Spec, prefix: Prefix, number: int) -> RoundNow | None:
+    """One round by itself, as :func:`completeness` has it; ``None`` where it holds no update.
+
+    For who follows a log: it costs what the round has of updates and the federation of members.
+    """
+    entries = prefix.of_round(number)
+    if not entries:
+        return None
+    uncounted = {entry.ref for entry in entries if why_ignored(spec, prefix, entry) is not None}
+    one = _Round(spec, prefix, number, uncounted)
+    return RoundNow(one.row(), one.absences(), one.closed_at)
+
+
 class _Round:
     """One round: its updates, and of who has none, why."""
 
@@ -60,10 +74,12 @@ class _Round:
             self.cut = sync_prefix(spec, prefix, number + 1)
             self.expected = expected(spec, prefix, number)
             until = self.cut.size
+            self.closed_at = None if until is None else until + self.cut.by_deadline
         else:
             self.expected = None if first is None else tuple(self._able())
             later = prefix.of_round(number + 1)
             until = later[0].index if later else None
+            self.closed_at = None if until is None else until + 1
         self.open = until is None
         self._until = prefix.upto(prefix.size if until is None else until)
         self.refs = {entry.ref.peer: entry.ref for entry in self.entries}
@@ -88,6 +104,11 @@ class _Round:
         if not self._until.peer(peer).active:
             return State.RETIRED
         return State.AWAITED if self.open else State.MISSING
+
+    def absences(self) -> dict[int, State]:
+        """The states of peers without an update in this round, but for those that were not expected."""
+        found = {peer: self.absence(peer) for peer in self._facts if peer not in self.refs}
+        return {peer: state for peer, state in found.items() if state is not State.NOT_EXPECTED}
 
     def row(self) -> RoundRow:
         absent = [(peer, self.absence(peer)) for peer in self._facts if peer not in self.refs]
@@ -120,6 +141,19 @@ def is_late(entry: UpdateEntry, cut: SyncCut | None) -> bool:
     return cut is not None and cut.size is not None and not entry.final and entry.index >= cut.size
 
 
+def why_late(spec: Spec, prefix: Prefix, entry: UpdateEntry) -> str | None:
+    """Why nobody looked at an update that counts, where it came too late for that; ``None`` where it did not. No later
+    entry changes it."""
+    if spec.rounds.mode != "sync":
+        return None
+    cut = sync_prefix(spec, prefix, entry.round + 1)
+    return _late_words(cut) if is_late(entry, cut) else None
+
+
+def _late_words(cut: SyncCut) -> str:
+    return f"recorded after the cut of round {cut.round} at log size {cut.size}, so nobody looked at it"
+
+
 def _submission(
     prefix: Prefix, entry: UpdateEntry, cut: SyncCut | None, merges: Merges, uncounted: set[UpdateRef]
 ) -> Submission:
@@ -128,8 +162,7 @@ def _submission(
     by = merges.merged_by.get(ref, [])
     late = ref not in uncounted and is_late(entry, cut)
     if late and cut is not None:
-        reason = f"recorded after the cut of round {cut.round} at log size {cut.size}, so nobody looked at it"
-        left_out = (LeftOut("late", reason, ()), *left_out)
+        left_out = (LeftOut("late", _late_words(cut), ()), *left_out)
     if ref in uncounted:
         state = State.IGNORED
     elif entry.final:
@@ -208,6 +241,20 @@ def _silence(
 # ---- what does not count -----------------------------------------------------------------------------------------
 
 
+def why_ignored(spec: Spec, prefix: Prefix, entry: UpdateEntry) -> str | None:
+    """Why an update does not count; ``None``: it does. Of later entries only a retirement can change it."""
+    retirement = prefix.peer(entry.ref.peer).retirement
+    if retirement is not None and entry.index >= retirement.from_index:
+        return _retired_words(retirement)
+    if spec.rounds.mode == "sync" and not counts(spec, prefix, entry):
+        return _too_early(spec, prefix, entry)
+    return None
+
+
+def _retired_words(retirement: Retirement) -> str:
+    return f"its writer was retired from entry {retirement.from_index} on, at entry {retirement.index}"
+
+
 def _ignored(spec: Spec, prefix: Prefix, updates: Sequence[UpdateEntry]) -> tuple[Ignored, ...]:
     found = {one.index: one for one in _of_the_retired(prefix)}
     if spec.rounds.mode == "sync":
@@ -230,9 +277,8 @@ def _of_the_retired(prefix: Prefix) -> list[Ignored]:
             continue
         retirement = retired.get(body.peer)
         if retirement is not None and fact.index >= retirement.from_index:
-            why = f"its writer was retired from entry {retirement.from_index} on, at entry {retirement.index}"
             ref = body.ref if isinstance(body, UpdatePublished) else None
-            found.append(Ignored(fact.index, body.peer, type(body).__name__, ref, why))
+            found.append(Ignored(fact.index, body.peer, type(body).__name__, ref, _retired_words(retirement)))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -58,12 +58,19 @@ def merges_of(spec: Spec, prefix: Prefix, updates: Sequence[UpdateEntry], counti
         except (ValueError, LookupError):
             found.unreplayed.append(child.ref)
             continue
-        _leave(found, prefix, child, chosen)
+        for ref, outcome, reason in left_out_by(prefix, child, chosen):
+            found.left_out.setdefault(ref, {}).setdefault((outcome, reason), []).append(child.ref)
     return found
 
 
-def _leave(found: Merges, prefix: Prefix, child: UpdateEntry, chosen: Selection) -> None:
-    """Note whom one merge left out. What a peer does with its own update is its own affair."""
+def left_out_by(prefix: Prefix, child: UpdateEntry, chosen: Selection) -> Iterator[tuple[UpdateRef, str, str]]:
+    """Whom one merge left out, with outcome and reason. What a peer does with its own update is its own affair.
+
+    Args:
+        prefix: the log, up to the update at least.
+        child: what was made from that merge.
+        chosen: its selection, of :func:`fl_node.merging.selection.selection_behind`.
+    """
     shares = {parent.ref: parent.share_ppm for parent in child.parents}
     for item in chosen.considered:
         entry = item.entry
@@ -73,7 +80,7 @@ def _leave(found: Merges, prefix: Prefix, child: UpdateEntry, chosen: Selection)
             continue
         words = _words(item, entry, shares.get(entry.ref), chosen)
         if words is not None:
-            found.left_out.setdefault(entry.ref, {}).setdefault(words, []).append(child.ref)
+            yield entry.ref, *words
 
 
 def _words(item: Considered, entry: UpdateEntry, share_ppm: int | None, chosen: Selection) -> tuple[str, str] | None:

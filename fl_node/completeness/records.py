@@ -105,6 +105,20 @@ class RoundRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundNow:
+    """One round by itself, as a log has it so far.
+
+    Attributes:
+        absences: by peer, of those without an update in it: missing, awaited or retired. The others were not expected.
+        closed_at: log size that it took to know that the next round had begun; ``None`` while this one is open.
+    """
+
+    row: RoundRow
+    absences: Mapping[int, State]
+    closed_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class PeerRow:
     """One peer over time. ``states``: of rounds 1, 2, 3, ..."""
 
@@ -206,7 +220,7 @@ class Completeness:
             "entries": self.size,
             "mode": self.mode,
             "states": {state.value: meaning for state, meaning in MEANINGS.items()},
-            "rounds": [_round_json(row) for row in self.rounds],
+            "rounds": [round_json(row) for row in self.rounds],
             "sites": [_site_json(row) for row in self.sites],
             "updates": [_submission_json(one) for one in self.submissions],
             "ignored": [
@@ -228,7 +242,8 @@ def best_of(states: Iterable[State]) -> State:
     return min(states, key=_RANK.__getitem__)
 
 
-def _round_json(row: RoundRow) -> dict[str, Any]:
+def round_json(row: RoundRow) -> dict[str, Any]:
+    """A round, JSON-ready."""
     return {
         "round": row.number,
         "first_entry": row.first,

@@ -12,7 +12,8 @@ import pytest
 from demos import replay_of, run
 from replay import Replay
 
-from fl_node.cli.choices import candidates_of, in_words
+from fl_node.cli.choices import in_words
+from fl_node.completeness.choices import candidates_of
 from fl_node.prefix import UpdateEntry
 from fl_node.presets import PRESETS, preset
 from fl_node.records import Rule, UpdatePublished

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from logs import Log, content, spec
 
-from fl_node.cli.choices import candidates_of, in_words, rule_name
+from fl_node.cli.choices import in_words, rule_name
+from fl_node.completeness.choices import candidates_of
 from fl_node.records import Parent, Reason, UpdateRef
 
 
