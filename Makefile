@@ -46,6 +46,7 @@ slither: $(STAMPS)/chain  ## static analysis of the contract, in an environment 
 
 clean:  ## remove what make made; never a state folder
 	rm -rf $(VENV) hardhat-network/node_modules hardhat-network/out hardhat-network/cache tests/js/node_modules \
+	  tests/browser/node_modules \
 	  build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(STAMPS)/venv:
