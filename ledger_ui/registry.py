@@ -70,6 +70,7 @@ class Page:
         make: ``make(here, query, **path)`` gives the context, or raises :class:`PageError` or :class:`Elsewhere`.
         listing: where its rows are also CSV and JSON lines.
         path: description of each part of the rule.
+        elsewhere: says of a context to which address a browser is sent on instead of showing it; JSON never is.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Page:
     query: type[Query] = NoQuery
     listing: Listing | None = None
     path: dict[str, str] = field(default_factory=dict)
+    elsewhere: Callable[[Any], str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import io
 import json
 import sqlite3
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -21,7 +22,8 @@ from ledger_ui.registry import Elsewhere, Here, Listing, Page, PageError
 from ledger_ui.text import visible
 from ledger_ui.urls import Urls, as_format
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+#: Where some spreadsheet begins a formula or a macro, in half and full width, and the field mark of old ones.
+_FORMULA: Final = frozenset("=+-@|%\uff1d\uff0b\uff0d\uff20\u2212\ufe63\ufe62\ufe66\ufe6b")
 _CHUNK: Final = 500
 
 
@@ -38,17 +40,25 @@ def respond(page: Page, suffix: str, shown: Shown, path: Mapping[str, Any]) -> B
     with shown.store.reading() as db:
         here = Here(shown, db, frame_of(shown, db), urls, time.time())
         tag = _tag(here, db)
-        if request.if_none_match.contains(tag):
+        if not request.if_none_match.star_tag and request.if_none_match.contains_weak(tag):
             return _tagged(Response(status=304), tag)
         try:
             context = page.make(here, query, **path)
         except Elsewhere as other:
             return redirect(as_format(other.url, suffix) if suffix else other.url)
         if suffix == "json":
-            body = json.dumps({"federation": here.frame.model_dump(), **context.model_dump()}, ensure_ascii=False)
-            return _tagged(Response(body, mimetype="application/json"), tag)
+            return _tagged(as_json({"federation": here.frame.model_dump(), **context.model_dump()}), tag)
+        url = page.elsewhere(context) if page.elsewhere is not None else None
+        if url is not None:
+            return redirect(url)
         html = render_template(page.template, page=context, here=here, frame=here.frame, urls=urls, entry=page)
     return _tagged(Response(html, mimetype="text/html"), tag)
+
+
+def as_json(told: object, status: int = 200, mimetype: str = "application/json") -> Response:
+    """An answer in JSON; a stranger's text as it is, in UTF-8."""
+    body = json.dumps(told, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+    return Response(body, status, mimetype=mimetype)
 
 
 def asked(kind: type[Query]) -> Any:
@@ -98,15 +108,18 @@ def frame_of(shown: Shown, db: sqlite3.Connection) -> Frame:
 
 
 def csv_cell(value: object) -> str:
-    """A value as a cell that no spreadsheet takes for a formula.
+    """A value as a cell that no spreadsheet takes for a formula, whatever blanks or invisible characters it begins with.
+    Only numbers of ours begin with a sign.
 
-    >>> csv_cell("=1+1"), csv_cell(-3), csv_cell(None)
-    ("'=1+1", '-3', '')
+    >>> csv_cell("=1+1"), csv_cell(" \\u200b@SUM(1)"), csv_cell(-3), csv_cell(None)
+    ("'=1+1", "' \\u200b@SUM(1)", '-3', '')
     """
     if value is None:
         return ""
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA) else value
+        first = next((one for one in value if unicodedata.category(one)[0] not in "CZM"), "")
+        begins = first in _FORMULA if first else value != ""
+        return f"'{value}" if begins or value[:1] in ("\t", "\r", "\n", "'") else value
     return json.dumps(value) if isinstance(value, bool | list | tuple | dict) else str(value)
 
 
@@ -146,7 +159,8 @@ def _csv_line(cells: Any) -> str:
 
 
 def _tag(here: Here, db: sqlite3.Connection) -> str:
-    """Of what a page follows from: the log's root, what was fetched besides, the chain's state, and the address."""
+    """Of what a page follows from: the log's root, what was fetched besides, the chain's state, and the address. Not of
+    the time, nor of the last block looked at: such tags are weak."""
     version = db.execute("SELECT value FROM ui_state WHERE key = 'version'").fetchone()
     frame = here.frame
     parts = [current_app.config["BUILD"], frame.root, version[0] if version else 0, frame.state, frame.behind]
@@ -155,6 +169,6 @@ def _tag(here: Here, db: sqlite3.Connection) -> str:
 
 
 def _tagged(response: Response, tag: str) -> Response:
-    response.set_etag(tag)
+    response.set_etag(tag, weak=True)
     response.headers["Cache-Control"] = "private, no-cache"
     return response

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import Final
 
 from fl_node.records import PPM
@@ -13,27 +14,59 @@ from fl_node.records import PPM
 LONGEST: Final = 80
 #: Even where all of a text is shown.
 LONGEST_WHOLE: Final = 4000
-_COMBINING: Final = re.compile(r"[̀-ͯ҃-҉᪰-᫿᷀-᷿⃐-⃿︠-︯]{3,}")
+#: Nothing to see, though they count as letters, marks or symbols: fillers, variation selectors, an empty Braille cell.
+_UNSEEN: Final = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+    + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+)
+#: Marks over one letter, as far as writing systems need them.
+_MOST_MARKS: Final = 2
+_PLAIN: Final = re.compile("[!-~]+(?: [!-~]+)*")
 
 
 def visible(text: str, longest: int = LONGEST) -> str:
-    """The text with control, format, private and direction characters made visible, and cut after so many characters.
+    """The text with everything made visible that could steer or hide: control, format, private and direction
+    characters, blanks that a page would swallow, letters that show nothing, heaps of marks. Cut after so many
+    characters.
 
-    >>> visible("ab\\u202ecd"), visible("x" * 100, 5)
-    ('ab⟨U+202E⟩cd', 'xxxxx…')
+    >>> visible("ab\\u202ecd"), visible("x" * 100, 5), visible("two  blanks ")
+    ('ab⟨U+202E⟩cd', 'xxxxx…', 'two ⟨U+0020⟩blanks⟨U+0020⟩')
     """
     cut = text[:longest]
-    shown = "".join(_shown(one) for one in cut)
-    shown = _COMBINING.sub(lambda found: "".join(f"⟨U+{ord(one):04X}⟩" for one in found[0]), shown)
-    return shown + ("…" if len(text) > longest else "")
+    if not _PLAIN.fullmatch(cut):
+        cut = "".join(_spelled(cut))
+    return cut + ("…" if len(text) > longest else "")
 
 
-def _shown(one: str) -> str:
-    if one.isascii() and one.isprintable():
-        return one
-    return (
-        f"⟨U+{ord(one):04X}⟩" if unicodedata.category(one)[0] == "C" or one in "\u2028\u2029\u115f\u1160\u3164" else one
-    )
+def _spelled(text: str) -> Iterator[str]:
+    before, marks = " ", 0
+    for at, one in enumerate(text):
+        kind = unicodedata.category(one)
+        marks = marks + 1 if kind in ("Mn", "Me") else 0
+        if one == " ":
+            hidden = before == " " or at == len(text) - 1
+        else:
+            hidden = kind[0] in "CZ" or one in _UNSEEN or marks > _MOST_MARKS
+        yield f"⟨U+{ord(one):04X}⟩" if hidden else one
+        before = one
+
+
+def whole(text: str, longest: int = LONGEST_WHOLE) -> str:
+    """All of a text of several lines, each made visible, for ``<pre>``.
+
+    >>> whole("a\\n\\tb")
+    'a\\n⟨U+0009⟩b'
+    """
+    return "\n".join(visible(line, longest) for line in text[:longest].split("\n")) + ("…" if len(text) > longest else "")
+
+
+def storable(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON can name and UTF-8 cannot carry.
+
+    >>> storable("a\\ud800b")
+    'a\\\\ud800b'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def percent(ppm: int | None, places: int = 2) -> str:
