@@ -10,7 +10,7 @@ ARGS   ?=
 # The oldest version that is allowed. Audits must come to the same digests under it as under the one of constraints.txt.
 OLD_NUMPY := 2.0.2
 
-.PHONY: help demo test soak check bench clean contract-test coverage slither
+.PHONY: help demo test soak check bench clean contract-test coverage slither vendor
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -43,6 +43,9 @@ bench: $(STAMPS)/test $(STAMPS)/chain  ## measure; writes benchmarks/results
 
 slither: $(STAMPS)/chain  ## static analysis of the contract, in an environment of its own
 	$(MAKE) -C hardhat-network slither
+
+vendor: $(STAMPS)/venv  ## fetch the explorer's front-end libraries again, as pinned in scripts/vendor_ui.py
+	$(BIN)/python scripts/vendor_ui.py
 
 clean:  ## remove what make made; never a state folder
 	rm -rf $(VENV) hardhat-network/node_modules hardhat-network/out hardhat-network/cache tests/js/node_modules \
