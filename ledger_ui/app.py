@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import json
-import secrets
-from base64 import b64decode
-from binascii import Error as BadBase64
+import sqlite3
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from flask import Flask, Response, abort, redirect, render_template, request
+from flask import Flask, Response, abort, current_app, redirect, render_template, request
 from jinja2 import StrictUndefined
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import IntegerConverter
 from werkzeug.wrappers import Response as BaseResponse
 
 import ledger_ui.pages  # noqa: F401  registers the pages
 from ledger_ui import text
+from ledger_ui.admission import NotAdmitted, admit
+from ledger_ui.assets import Assets
 from ledger_ui.charts.drawn import for_templates
+from ledger_ui.contexts import Frame
 from ledger_ui.federation import Shown
 from ledger_ui.options import Options
+from ledger_ui.pages.live import Listeners
 from ledger_ui.registry import PAGES, ROUTES, Page, PageError, Route
-from ledger_ui.respond import asked, frame_of, respond
+from ledger_ui.respond import as_json, asked, frame_of, respond
 from ledger_ui.urls import Urls, as_format
 
 HERE: Final = Path(__file__).parent
@@ -32,6 +34,16 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+
+
+#: What a POST may bring; ours bring nothing.
+_MOST_BODY: Final = 1 << 14
+
+
+class _Number(IntegerConverter):
+    """A number in an address: in one spelling only, and small enough for the index."""
+
+    regex = "(?:0|[1-9][0-9]{0,17})"
 
 
 def create_app(options: Options | None = None, *, start: bool = True) -> Flask:
@@ -49,12 +61,19 @@ def create_app(options: Options | None = None, *, start: bool = True) -> Flask:
     app = Flask("ledger_ui", root_path=str(HERE), static_folder=None)
     app.config["BUILD"] = _build()
     app.config["OPTIONS"] = options
+    app.config["MAX_CONTENT_LENGTH"] = _MOST_BODY
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.url_map.merge_slashes = False
+    app.url_map.converters["int"] = _Number
+    app.extensions["assets"] = Assets(HERE / "static")
     shown = _opened(options)
     app.extensions["federations"] = shown
+    app.extensions["listeners"] = Listeners(options.listeners)
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters.update(
         visible=text.visible,
+        whole=text.whole,
         percent=text.percent,
         utc=text.utc,
         iso=text.iso,
@@ -65,9 +84,11 @@ def create_app(options: Options | None = None, *, start: bool = True) -> Flask:
     )
     app.jinja_env.globals.update(static=_static_url, options=options, charts=for_templates())
     _routes(app, shown)
-    app.before_request(partial(_admitted, options))
+    app.before_request(lambda: admit(options, request))
     app.after_request(_guarded)
     app.register_error_handler(PageError, partial(_refused, shown))
+    app.register_error_handler(NotAdmitted, _not_admitted)
+    app.register_error_handler(sqlite3.Error, _unreadable)
     app.register_error_handler(HTTPException, partial(_refused_by_http, shown))
     if start:
         for one in shown.values():
@@ -79,7 +100,7 @@ def create_app(options: Options | None = None, *, start: bool = True) -> Flask:
 def _opened(options: Options) -> dict[str, Shown]:
     found: dict[str, Shown] = {}
     for source in options.sources:
-        one = Shown(source, options.poll_s)
+        one = Shown(source, options.poll_s, verify=options.verify)
         found.setdefault(one.slug, one)
     return found
 
@@ -131,44 +152,13 @@ def _index(federations: dict[str, Shown]) -> BaseResponse | str:
 # ---- what every request and answer goes through ------------------------------------------------------------------
 
 
-def _admitted(options: Options) -> BaseResponse | None:
-    host = request.host.rsplit(":", 1)[0].strip("[]") if request.host.count(":") != 1 else request.host.split(":")[0]
-    if options.hosts and host not in options.hosts:
-        allowed = ", ".join(options.hosts)
-        return Response(
-            f"got host {text.visible(host)}; expected one of {allowed}: see --allow-host\n", 421, mimetype="text/plain"
-        )
-    if options.secret and not _knows(options.secret):
-        answer = Response(
-            "expected the explorer's secret: basic authentication, or a bearer token\n", 401, mimetype="text/plain"
-        )
-        answer.headers["WWW-Authenticate"] = 'Basic realm="ledger explorer", charset="UTF-8"'
-        return answer
-    return None
-
-
-def _knows(secret: str) -> bool:
-    kind, _, given = request.headers.get("Authorization", "").partition(" ")
-    if kind.lower() == "bearer":
-        said = given.strip()
-    elif kind.lower() == "basic":
-        try:
-            said = b64decode(given, validate=True).decode()
-        except (BadBase64, UnicodeDecodeError, ValueError):
-            return False
-        if ":" not in secret:  # a token: whoever the user calls themselves
-            said = said.partition(":")[2]
-    else:
-        return False
-    return secrets.compare_digest(said.encode(), secret.encode())
-
-
 def _guarded(response: Response) -> Response:
     headers = response.headers
     headers["Content-Security-Policy"] = POLICY
     headers["X-Content-Type-Options"] = "nosniff"
     headers["X-Frame-Options"] = "DENY"
-    headers["Referrer-Policy"] = "no-referrer"
+    # Not no-referrer: then browsers would not say of a form that it is one of ours.
+    headers["Referrer-Policy"] = "same-origin"
     headers["Cross-Origin-Opener-Policy"] = "same-origin"
     headers["Cross-Origin-Resource-Policy"] = "same-origin"
     headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=()"
@@ -179,73 +169,80 @@ def _guarded(response: Response) -> Response:
 
 
 def _refused(federations: dict[str, Shown], error: PageError) -> BaseResponse:
-    wants_html = "." not in request.path.rsplit("/", 1)[-1]
-    if not wants_html:
-        told = {"title": error.title, "status": error.status, "detail": error.detail}
-        return Response(json.dumps(told), error.status, mimetype="application/problem+json")
+    """An error's page, inside the frame of its federation where there is one."""
     slug = (request.view_args or {}).get("slug", "")
-    frame = None
-    if slug in federations:
+    if _wants_json() or slug not in federations:
+        return _told(error)
+    try:
         with federations[slug].store.reading() as db:
             frame = frame_of(federations[slug], db)
-    urls = Urls(request.script_root, slug if slug in federations else "")
-    html = render_template("error.html", error=error, frame=frame, urls=urls, entry=None)
-    return Response(html, error.status, mimetype="text/html")
+    except sqlite3.Error:
+        return _told(error)
+    return _told(error, frame, slug)
+
+
+def _told(error: PageError, frame: Frame | None = None, slug: str = "") -> BaseResponse:
+    if _wants_json():
+        told = {"title": error.title, "status": error.status, "detail": error.detail}
+        answer: BaseResponse = as_json(told, error.status, "application/problem+json")
+    else:
+        urls = Urls(request.script_root, slug)
+        html = render_template("error.html", error=error, frame=frame, urls=urls, entry=None)
+        answer = Response(html, error.status, mimetype="text/html")
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+def _wants_json() -> bool:
+    """Whether the address is of JSON, CSV and the like; all others are for people."""
+    return "." in request.path.rsplit("/", 1)[-1]
 
 
 def _refused_by_http(federations: dict[str, Shown], error: HTTPException) -> BaseResponse:
     if error.code is None or error.code < 400:
         return error.get_response()
-    answer = _refused(federations, PageError(error.code, error.name, str(error.description)))
+    known = PageError(error.code, error.name, str(error.description))
+    answer = _told(known) if error.code >= 500 else _refused(federations, known)
     for name, value in error.get_headers():
-        if name.lower() == "allow":
+        if name.lower() in ("allow", "retry-after"):
             answer.headers[name] = value
+    return answer
+
+
+def _not_admitted(error: NotAdmitted) -> BaseResponse:
+    answer = _told(error)
+    for name, value in error.headers:
+        answer.headers.add(name, value)
+    return answer
+
+
+def _unreadable(error: sqlite3.Error) -> BaseResponse:
+    """The index is being replaced, or its disk fails: no page follows from it now."""
+    current_app.logger.warning("the index cannot be read: %s", error)
+    detail = "The explorer's index cannot be read at the moment; the ledger itself is not touched by that. Try again."
+    answer = _told(PageError(503, "The index cannot be read", detail))
+    answer.headers["Retry-After"] = "5"
     return answer
 
 
 # ---- static files --------------------------------------------------------------------------------------------------
 
-_KINDS: Final = {
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".woff2": "font/woff2",
-    ".txt": "text/plain; charset=utf-8",
-    ".json": "application/json",
-}
-
-
-def _files() -> dict[str, Path]:
-    static = HERE / "static"
-    return {path.relative_to(static).as_posix(): path for path in sorted(static.rglob("*")) if path.is_file()}
-
 
 def _static(name: str) -> BaseResponse:
-    path = _files().get(name)
-    if path is None or path.suffix not in _KINDS:
-        abort(404)
-    raw = path.read_bytes()
-    response = Response(raw, content_type=_KINDS[path.suffix])
-    response.set_etag(hashlib.sha256(raw).hexdigest()[:24])
-    response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if request.args.get("v") else "no-cache"
+    found = current_app.extensions["assets"].find(name)
+    if found is None:
+        abort(404, description="There is no such file in this explorer.")
+    response = Response(found.body, content_type=found.kind)
+    response.set_etag(found.digest[:24])
+    asked_for = request.args.get("v", "")
+    settled = asked_for and found.digest.startswith(asked_for)
+    response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if settled else "no-cache"
     return response.make_conditional(request)
 
 
 def _static_url(name: str) -> str:
     """The address of a static file, with its digest, so that a changed one is fetched."""
-    return Urls(request.script_root, "").static(name, _digest_of(name))
-
-
-def _digest_of(name: str) -> str:
-    path = HERE / "static" / name
-    stat = path.stat()
-    key = (name, stat.st_mtime_ns, stat.st_size)
-    if key not in _DIGESTS:
-        _DIGESTS[key] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    return _DIGESTS[key]
-
-
-_DIGESTS: dict[tuple[str, int, int], str] = {}
+    return Urls(request.script_root, "").static(name, current_app.extensions["assets"].version(name))
 
 
 def _build() -> str:

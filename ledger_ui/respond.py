@@ -108,8 +108,8 @@ def frame_of(shown: Shown, db: sqlite3.Connection) -> Frame:
 
 
 def csv_cell(value: object) -> str:
-    """A value as a cell that no spreadsheet takes for a formula, whatever blanks or invisible characters it begins with.
-    Only numbers of ours begin with a sign.
+    """A value as a cell that no spreadsheet takes for a formula, with whatever invisible characters it may begin. Only
+    numbers of ours begin with a sign.
 
     >>> csv_cell("=1+1"), csv_cell(" \\u200b@SUM(1)"), csv_cell(-3), csv_cell(None)
     ("'=1+1", "' \\u200b@SUM(1)", '-3', '')

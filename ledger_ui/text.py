@@ -57,7 +57,8 @@ def whole(text: str, longest: int = LONGEST_WHOLE) -> str:
     >>> whole("a\\n\\tb")
     'a\\n⟨U+0009⟩b'
     """
-    return "\n".join(visible(line, longest) for line in text[:longest].split("\n")) + ("…" if len(text) > longest else "")
+    lines = "\n".join(visible(line, longest) for line in text[:longest].split("\n"))
+    return lines + ("…" if len(text) > longest else "")
 
 
 def storable(text: str) -> str:
