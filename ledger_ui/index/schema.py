@@ -45,6 +45,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS updates_ref ON updates (peer, sequence);
 CREATE INDEX IF NOT EXISTS updates_peer ON updates (peer, idx);
 CREATE INDEX IF NOT EXISTS updates_site ON updates (site, idx);
 CREATE INDEX IF NOT EXISTS updates_round ON updates (round, peer);
+CREATE INDEX IF NOT EXISTS updates_claims ON updates (round, score_ppm) WHERE ignored IS NULL;
+CREATE INDEX IF NOT EXISTS updates_words ON updates (round, attested_ppm)
+    WHERE ignored IS NULL AND attested_ppm IS NOT NULL;
 CREATE INDEX IF NOT EXISTS updates_state ON updates (state, idx);
 CREATE INDEX IF NOT EXISTS updates_score ON updates (score_ppm, idx);
 CREATE INDEX IF NOT EXISTS updates_attested ON updates (attested_ppm, idx);
