@@ -39,6 +39,7 @@ COMMANDS = {
     "demo": "demo",
     "simulate": "simulate",
     "doctor": "doctor",
+    "ui": "ui",
 }
 
 INTERRUPTED = 130

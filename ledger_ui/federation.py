@@ -17,7 +17,9 @@ from fl_node.ledger.rpc import RpcReader
 from fl_node.ledger.transport import Rpc
 from fl_node.spec import Deployment, Federation, Spec
 from ledger_ui.index.follower import Follower
+from ledger_ui.index.replayed import Replayed
 from ledger_ui.index.store import Store
+from ledger_ui.jobs import Jobs
 
 _LONGEST_NAME: Final = 24
 
@@ -44,12 +46,13 @@ class Shown:
     Args:
         source: what the user named.
         poll_s: seconds between looks at the chain.
+        verify: readers may have audits and packs made.
 
     Raises:
         SpecError: the file is malformed, or nobody has deployed it.
     """
 
-    def __init__(self, source: Source, poll_s: float = 1.0) -> None:
+    def __init__(self, source: Source, poll_s: float = 1.0, *, verify: bool = False) -> None:
         config = NodeConfig(federation=str(source.file), rpc=source.rpc)
         self.source = source
         self.federation: Federation
@@ -58,13 +61,16 @@ class Shown:
         self.slug = slug_of(self.spec.name, self.deployment.contract)
         self.store = Store(source.index or source.file.with_name(f"{source.file.name}.explorer.sqlite"))
         self.store.prepare()
-        #: Whether audits may be asked for here.
-        self.verifies = False
         self._heard = threading.Condition()
         self._changes = 0
+        self._ended = False
         self.follower = Follower(
             self.store, source.connect or self._connect, self.spec.rounds.depth, poll_s, self.changed
         )
+        self.follower.after_fold(Replayed(self.spec))
+        self.jobs = Jobs(self.store, source.file, self.deployment.rpc, self.changed, self._leads)
+        #: Whether audits and packs may be asked for here.
+        self.verifies = verify
 
     @property
     def spec(self) -> Spec:
@@ -73,11 +79,25 @@ class Shown:
     def start(self) -> None:
         """Begin to follow the chain."""
         self.follower.start()
+        if self.verifies:
+            self.jobs.start()
 
     def stop(self) -> None:
         """Stop what runs; the index stays."""
+        self.end()
+        self.jobs.stop()
         self.follower.stop()
         self.store.close()
+
+    def end(self) -> None:
+        """Have everything come to an end, without waiting for it: listeners go, children are ended."""
+        self._ended = True
+        self.jobs.end()
+        self.changed()
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
 
     def changed(self) -> None:
         """Something that pages show is another now: wake those who wait for it."""
@@ -88,8 +108,12 @@ class Shown:
     def wait(self, known: int, timeout_s: float) -> int:
         """Until there was a change after the ``known``-th, or the time is over; how many there were."""
         with self._heard:
-            self._heard.wait_for(lambda: self._changes != known, timeout_s)
+            self._heard.wait_for(lambda: self._changes != known or self._ended, timeout_s)
             return self._changes
+
+    def _leads(self) -> bool:
+        """Whether it is this process that keeps the index."""
+        return self.follower.now.state not in ("starting", "elsewhere")
 
     def _connect(self) -> RpcReader:
         return RpcReader(self.deployment, self.federation.digest, Rpc(self.deployment.rpc))

@@ -11,6 +11,8 @@ from fl_node.errors import UsageError
 from ledger_ui.federation import Source
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+#: Of a server with sixteen threads that is half.
+LISTENERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Options:
         harvest: fetch reports and checkpoints, and ask for content, from the peers' gateways.
         verify: let readers start audits ("verify now").
         monitor: run the monitor beside, and show its alarms.
+        listeners: readers that may be told of changes as they come; each holds a thread of the server.
     """
 
     sources: tuple[Source, ...] = ()
@@ -35,14 +38,16 @@ class Options:
     harvest: bool = True
     verify: bool = True
     monitor: bool = False
+    listeners: int = LISTENERS
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] | None = None) -> Options:
         """For WSGI servers that call the factory without arguments: ``FL_NODE_UI_FEDERATIONS`` (files, separated as in
-        PATH), ``FL_NODE_RPC``, ``FL_NODE_UI_HOSTS`` (by commas; ``*``: any), ``FL_NODE_UI_SECRET_FILE``.
+        PATH), ``FL_NODE_RPC``, ``FL_NODE_UI_HOSTS`` (by commas; ``*``: any), ``FL_NODE_UI_SECRET_FILE``,
+        ``FL_NODE_UI_LISTENERS``.
 
         Raises:
-            UsageError: no federation is named, or the secret cannot be read.
+            UsageError: no federation is named, the secret cannot be read, or a number is none.
         """
         given = os.environ if environment is None else environment
         files = [name for name in given.get("FL_NODE_UI_FEDERATIONS", "").split(os.pathsep) if name]
@@ -50,10 +55,14 @@ class Options:
             raise UsageError("FL_NODE_UI_FEDERATIONS is not set; expected the federation files to show")
         hosts = given.get("FL_NODE_UI_HOSTS", ",".join(LOOPBACK))
         secret_file = given.get("FL_NODE_UI_SECRET_FILE", "")
+        listeners = given.get("FL_NODE_UI_LISTENERS", str(LISTENERS))
+        if not (listeners.isascii() and listeners.isdecimal() and int(listeners) <= 10_000):
+            raise UsageError(f"FL_NODE_UI_LISTENERS {listeners[:20]!r}: expected a number of readers, from 0")
         return cls(
             sources=tuple(Source(Path(name), given.get("FL_NODE_RPC", "")) for name in files),
             hosts=() if hosts == "*" else tuple(name.strip() for name in hosts.split(",") if name.strip()),
             secret=read_secret(Path(secret_file)) if secret_file else "",
+            listeners=int(listeners),
         )
 
 

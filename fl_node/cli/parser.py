@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--verbose", action="store_true", help="show the traceback of an error")
         return sub
 
-    for add in (_init, _run, _reading, _membership, _model, _cid, _gc, _demo, _simulate, _doctor, *_AUDITING):
+    for add in (_init, _run, _reading, _membership, _model, _cid, _gc, _demo, _simulate, _doctor, *_AUDITING, _ui):
         add(command)
     return parser
 
@@ -381,6 +381,36 @@ def _lineage(command: Command) -> None:
         "--format", choices=("tree", "json", "dot", "svg", "prov"), default="tree", help="output (default: tree)"
     )
     sub.add_argument("--out", default=None, metavar="FILE", help="new file to write (default: standard output)")
+
+
+def _ui(command: Command) -> None:
+    sub = command("ui", "the ledger explorer: a web page over the log of a federation, or of several")
+    sub.add_argument(
+        "--federation",
+        dest="federations",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a deployed federation file; may be repeated (default: federation.toml)",
+    )
+    _settings(sub, "rpc")
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    sub.add_argument("--port", type=int, default=8600, help="port; 0 takes a free one (default: 8600)")
+    sub.add_argument(
+        "--secret-file", default=None, metavar="FILE", help="file with user:password, or a token, that readers give"
+    )
+    sub.add_argument(
+        "--allow-host",
+        dest="allow_hosts",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which browsers may address it besides --host and this machine's own; may be repeated",
+    )
+    sub.add_argument("--no-harvest", action="store_true", help="ask no peer for reports, checkpoints or content")
+    sub.add_argument("--no-verify", action="store_true", help="readers cannot have audits or packs made")
+    sub.add_argument("--monitor", action="store_true", help="run `fl-node monitor` beside it, and show its alarms")
+    sub.add_argument("--open", action="store_true", help="open it in this machine's browser")
 
 
 _AUDITING = (_audit, _checkpoint, _monitor, _export, _verify, _lineage)

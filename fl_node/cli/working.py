@@ -25,7 +25,7 @@ def working_folder(named: str | None, file: Path | None, kind: str) -> Iterator[
     """
     folder = Path(named) if named else None
     if folder is None and file is not None and file.is_file():
-        folder = _own_folder(file, kind)
+        folder = own_folder(file, kind)
     lock = None
     if folder is not None:
         try:
@@ -57,7 +57,7 @@ def _taken(lock: int) -> bool:
     return True
 
 
-def _own_folder(file: Path, kind: str) -> Path | None:
+def own_folder(file: Path, kind: str) -> Path | None:
     """In the user's cache, by the file's place; ``None`` for a user without a home."""
     caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not caches.is_absolute():  # as the base directory specification has it

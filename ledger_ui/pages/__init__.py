@@ -1,5 +1,5 @@
 """The pages, a module for each noun. Importing this registers all of them."""
 
-from ledger_ui.pages import updates
+from ledger_ui.pages import live, updates
 
-__all__ = ["updates"]
+__all__ = ["live", "updates"]
