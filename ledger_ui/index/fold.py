@@ -94,6 +94,7 @@ class Fold:
                 self._forget()
             else:
                 self._undo(size)
+            _set(self._db, undone=int(_state(self._db, "undone") or 0) + 1)
             bump(self._db)
 
     # ---- below -----------------------------------------------------------------------------------------------------
@@ -110,12 +111,14 @@ class Fold:
         touched = _firsts(db.execute("SELECT parent FROM parents WHERE child >= ?", (size,)))
         touched |= _firsts(db.execute("SELECT update_idx FROM attestations WHERE idx >= ?", (size,)))
         touched |= _firsts(db.execute("SELECT update_idx FROM objections WHERE idx >= ?", (size,)))
+        touched |= _firsts(db.execute("SELECT update_idx FROM left_out WHERE by_idx >= ?", (size,)))
         for table in ("updates", "announcements", "objections", "attestations", "choices", *FETCHED_BY_ENTRY):
             db.execute(f"DELETE FROM {table} WHERE idx >= ?", (size,))  # noqa: S608
         db.execute("DELETE FROM transactions WHERE tx_hash IN (SELECT tx_hash FROM orphans)")
         db.execute("DELETE FROM parents WHERE child >= ?", (size,))
         db.execute("DELETE FROM left_out WHERE by_idx >= ? OR update_idx >= ?", (size, size))
-        first = db.execute("SELECT min(round) FROM rounds WHERE last >= ? OR settled = 0", (size,)).fetchone()[0]
+        changed = "SELECT min(round) FROM rounds WHERE last >= ? OR settled = 0 OR settled > ?"
+        first = db.execute(changed, (size, size)).fetchone()[0]
         if first is not None:
             db.execute("DELETE FROM rounds WHERE round >= ?", (first,))
             db.execute("DELETE FROM absences WHERE round >= ?", (first,))
@@ -241,7 +244,9 @@ def recount(db: sqlite3.Connection, updates: Iterable[int]) -> None:
             "FROM parents p JOIN updates c ON c.idx = p.child WHERE p.parent = ? AND p.share_ppm > 0",
             (peer, idx),
         ).fetchone()
-        left_out_by = db.execute("SELECT count(*) FROM left_out WHERE update_idx = ?", (idx,)).fetchone()[0]
+        left_out, left_out_by = db.execute(
+            "SELECT count(*), coalesce(sum(by_idx >= 0), 0) FROM left_out WHERE update_idx = ?", (idx,)
+        ).fetchone()
         by_site: dict[int, list[int]] = {}
         many = 0
         for said, who in db.execute(
@@ -266,7 +271,7 @@ def recount(db: sqlite3.Connection, updates: Iterable[int]) -> None:
         elif merged_by:
             state = "merged"
         else:
-            state = "left-out" if left_out_by else "submitted"
+            state = "left-out" if left_out else "submitted"
         db.execute(
             "UPDATE updates SET children = ?, merged_by = ?, left_out_by = ?, attestations = ?, attested_sites = ?, "
             "attested_ppm = ?, objections = ?, withdrawn = ?, state = ? WHERE idx = ?",

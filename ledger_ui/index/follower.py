@@ -22,6 +22,9 @@ from ledger_ui.index.store import Store
 
 _MOST_PAUSE_S: Final = 15.0
 
+#: Gives true while it has more to do: it is asked again at once then, after another look at the chain.
+Step = Callable[[LogStore, sqlite3.Connection], bool | None]
+
 
 @dataclass(frozen=True, slots=True)
 class Following:
@@ -69,14 +72,14 @@ class Follower:
         self._store, self._connect, self._depth, self._poll_s, self._changed = store, connect, depth, poll_s, changed
         self._stop, self._now = threading.Event(), Following(since=time.time())
         self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
-        self._after: list[Callable[[LogStore, sqlite3.Connection], None]] = []
+        self._after: list[Step] = []
 
     @property
     def now(self) -> Following:
         """How it stands; a snapshot."""
         return self._now
 
-    def after_fold(self, step: Callable[[LogStore, sqlite3.Connection], None]) -> None:
+    def after_fold(self, step: Step) -> None:
         """Have a step done, in this thread, whenever entries were folded. Before :meth:`start`."""
         self._after.append(step)
 
@@ -117,8 +120,8 @@ class Follower:
                 self._tell(state="inconsistent", detail=str(cause))
             except (FlNodeError, sqlite3.Error, OSError) as cause:
                 self._tell(state="refused", detail=str(cause))
-            self._level_offline()
-            self._stop.wait(pause_s)
+            more = self._level_offline()
+            self._stop.wait(0 if more else pause_s)
             pause_s = min(2 * pause_s, _MOST_PAUSE_S)
         if lock is not None:
             os.close(lock)
@@ -145,13 +148,14 @@ class Follower:
             synced = log.sync()
             if synced.orphaned:
                 fold.back_to(min(entry.index for entry in synced.orphaned))
-            self._level(log, fold, db)
+            more = self._level(log, fold, db)
             self._tell(state="following", detail="", block=synced.head.block_number, heard_at=time.time())
-            if once:
+            if once and not more:
                 return
-            self._stop.wait(self._poll_s)
+            self._stop.wait(0 if more else self._poll_s)
 
-    def _level(self, log: LogStore, fold: Fold, db: sqlite3.Connection) -> None:
+    def _level(self, log: LogStore, fold: Fold, db: sqlite3.Connection) -> bool:
+        """Fold what is new, and have the steps done; whether some step has more to do."""
         moved = False
         while not self._stop.is_set() and fold.advance():
             moved = True
@@ -160,12 +164,19 @@ class Follower:
         if moved:
             fold.seal()
         self._tell(size=log.size, folded=fold.size)
+        return self._steps(log, db)
+
+    def _steps(self, log: LogStore, db: sqlite3.Connection) -> bool:
+        more, before = False, db.total_changes
         for step in self._after:
             if not self._stop.is_set():
-                step(log, db)
+                more = bool(step(log, db)) or more
+        if db.total_changes != before:
+            self._changed()
+        return more
 
-    def _level_offline(self) -> None:
-        """Fold what is in the log already, though the chain does not answer."""
+    def _level_offline(self) -> bool:
+        """Fold what is in the log already, though the chain does not answer; whether some step has more to do."""
         with suppress(LedgerError, sqlite3.Error):
             log, db = LogStore(self._store.path), self._store.writer()
             try:
@@ -177,11 +188,11 @@ class Follower:
                 fold.seal()
                 block = db.execute("SELECT value FROM meta WHERE key = 'block'").fetchone()
                 self._tell(size=log.size, folded=fold.size, block=block[0] if block else None)
-                for step in self._after:
-                    step(log, db)
+                return self._steps(log, db)
             finally:
                 db.close()
                 log.close()
+        return False
 
     def _look_elsewhere(self) -> None:
         with suppress(LedgerError, sqlite3.Error), self._store.reading() as db:

@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS updates (
 CREATE UNIQUE INDEX IF NOT EXISTS updates_ref ON updates (peer, sequence);
 CREATE INDEX IF NOT EXISTS updates_peer ON updates (peer, idx);
 CREATE INDEX IF NOT EXISTS updates_site ON updates (site, idx);
-CREATE INDEX IF NOT EXISTS updates_round ON updates (round, peer);
+CREATE INDEX IF NOT EXISTS updates_round ON updates (round, peer, state);
 CREATE INDEX IF NOT EXISTS updates_claims ON updates (round, score_ppm) WHERE ignored IS NULL;
 CREATE INDEX IF NOT EXISTS updates_words ON updates (round, attested_ppm)
     WHERE ignored IS NULL AND attested_ppm IS NOT NULL;
@@ -75,12 +75,13 @@ CREATE INDEX IF NOT EXISTS objections_peer ON objections (peer, idx);
 #: What follows from the log and the spec together: selections replayed, and who was missing.
 REPLAYED: Final = """
 CREATE TABLE IF NOT EXISTS choices (idx INTEGER PRIMARY KEY, outcomes TEXT);  -- JSON; NULL: nothing follows
-CREATE TABLE IF NOT EXISTS left_out (
+CREATE TABLE IF NOT EXISTS left_out (         -- by_idx -1: it came too late for anybody to look at it
     update_idx INTEGER, by_idx INTEGER, outcome TEXT, reason TEXT, PRIMARY KEY (update_idx, by_idx)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS left_out_by ON left_out (by_idx);
 CREATE TABLE IF NOT EXISTS rounds (
-    round INTEGER PRIMARY KEY, first INTEGER, last INTEGER, settled INTEGER,   -- settled: nothing can change any more
-    told TEXT);                                                                -- JSON: a completeness RoundRow
+    round INTEGER PRIMARY KEY, first INTEGER, last INTEGER,
+    settled INTEGER,                           -- log size that it took to know that the next round began; 0: it is open
+    told TEXT);                                -- JSON: a completeness RoundRow, and whether selections were replayed
 CREATE TABLE IF NOT EXISTS absences (
     round INTEGER, peer INTEGER, state TEXT, PRIMARY KEY (round, peer)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS absences_peer ON absences (peer, round);
@@ -142,7 +143,14 @@ def _summed(table: str, column: str, key: str) -> str:
 #: ``gas_of`` and ``bytes_of`` of how many.
 TOTALS: Final = _summed("transactions", "gas_used", "gas") + _summed("holders", "size_bytes", "bytes")
 
-SCHEMA: Final = FOLDED + REPLAYED + HARVESTED + TOTALS
+#: More ways into the log's own entries: by kind in the order of the log, and by the start of a leaf.
+FOUND: Final = """
+CREATE INDEX IF NOT EXISTS entries_in_kind ON entries (kind);
+CREATE INDEX IF NOT EXISTS entries_leaf ON entries (substr(leaf, 1, 6));
+CREATE INDEX IF NOT EXISTS updates_seen_root ON updates (seen_root);
+"""
+
+SCHEMA: Final = FOLDED + FOUND + REPLAYED + HARVESTED + TOTALS
 FOLDED_TABLES: Final = ("kinds", "sites", "peers", "announcements", "updates", "parents", "attestations", "objections")
 #: What was fetched for an entry, and goes with it.
 FETCHED_BY_ENTRY: Final = ("reports", "holders", "verdicts")

@@ -33,6 +33,8 @@ class Worked(Context):
 
     def words(self, size: int) -> str:
         """What a reader of a log of so many entries must know; empty where nothing is missing."""
+        if self.trouble and self.exact == self.size:
+            return f"Not everything could be replayed ({self.trouble}); the rest stands as it is told here."
         if self.trouble:
             return (
                 f"Selections could not be replayed beyond entry {self.exact:,} ({self.trouble}). Who was left out "
