@@ -6,15 +6,16 @@ A list is ordered by one column and then by entry index. The address of the next
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from ledger_ui.contexts import Query
+from ledger_ui.contexts import Context, Link, Query
 
 _BATCH = 500
+_Condition: TypeAlias = tuple[str, tuple[int, ...]]
 Order = Literal["asc", "desc"]
 
 
@@ -29,6 +30,45 @@ class ListQuery(Query):
         description="the last row of the page before, as its next_url has it",
     )
     limit: Annotated[int, Field(ge=1, le=500)] = Field(50, description="rows on a page")
+
+
+class Sorting(Context):
+    """A column that a list can be sorted by."""
+
+    column: str
+    order: Literal["asc", "desc"] | None = Field(description="how the list is sorted by it; none: it is not")
+    url: str = Field(description="the list sorted by it, or the other way round")
+
+
+def sortings(columns: Sequence[str], sort: str, query: ListQuery, url: Callable[..., str]) -> list[Sorting]:
+    """The list's other orders. Largest first, unless it is so already.
+
+    Args:
+        sort: the column that the list is sorted by.
+        url: gives the list's address from what it is asked.
+    """
+    told = {**asked_of(query), "after": None}
+    found = []
+    for column in columns:
+        other = "asc" if column == sort and query.order == "desc" else "desc"
+        address = url(**{**told, "sort": column, "order": other})
+        found.append(Sorting(column=column, order=query.order if column == sort else None, url=address))
+    return found
+
+
+def chips(words: Mapping[str, str], query: ListQuery, url: Callable[..., str]) -> list[Link]:
+    """The filters in force, in words; each leads to the list without it.
+
+    Args:
+        words: by name of the parameter.
+    """
+    told = {**asked_of(query), "after": None}
+    return [Link(words=said, url=url(**{**told, name: None})) for name, said in words.items()]
+
+
+def asked_of(query: Query) -> dict[str, Any]:
+    """What a page was asked beyond what it takes anyway, for the addresses of its neighbours."""
+    return query.model_dump(exclude_defaults=True, exclude_none=True, by_alias=True)
 
 
 @dataclass(slots=True)
@@ -85,23 +125,35 @@ class Select:
     def _rows(
         self, db: sqlite3.Connection, sort: str, order: Order, after: str | None, limit: int
     ) -> list[sqlite3.Row]:
-        where, values = list(self.where), list(self.values)
         sign, way = (">", "ASC") if order == "asc" else ("<", "DESC")
-        if after:
-            value, _, key = after.rpartition(".") if sort != self.key else ("", "", after.rpartition(".")[2])
-            if sort == self.key:
-                where.append(f"{self.key} {sign} ?")
-                values.append(int(key))
-            elif value == "":  # rows without a value come last, either way
-                where.append(f"({sort} IS NULL AND {self.key} {sign} ?)")
-                values.append(int(key))
-            else:
-                where.append(f"({sort} {sign} ? OR ({sort} = ? AND {self.key} {sign} ?) OR {sort} IS NULL)")
-                values += [int(value), int(value), int(key)]
-        ordered = f"{self.key} {way}" if sort == self.key else f"{sort} IS NULL, {sort} {way}, {self.key} {way}"
+        value, _, number = (after or "").rpartition(".")
+        key = _fit(number) if after else None
+        beyond: list[_Condition]
+        if sort == self.key:
+            beyond = [] if key is None else [(f"{self.key} {sign} ?", (key,))]
+            return self._part(db, sort, beyond, f"{self.key} {way}", limit)
+        rows: list[sqlite3.Row] = []
+        if key is None or value:  # rows without a value come last, either way; an index serves both parts
+            beyond = [(f"{sort} IS NOT NULL", ())]
+            if key is not None:
+                beyond.append((f"({sort}, {self.key}) {sign} (?, ?)", (_fit(value), key)))
+            rows = self._part(db, sort, beyond, f"{sort} {way}, {self.key} {way}", limit)
+            key = None
+        if len(rows) < limit:
+            beyond = [(f"{sort} IS NULL", ())]
+            if key is not None:
+                beyond.append((f"{self.key} {sign} ?", (key,)))
+            rows += self._part(db, sort, beyond, f"{self.key} {way}", limit - len(rows))
+        return rows
+
+    def _part(
+        self, db: sqlite3.Connection, sort: str, beyond: Sequence[_Condition], order: str, limit: int
+    ) -> list[sqlite3.Row]:
+        where = [*self.where, *(condition for condition, _ in beyond)]
+        values = [*self.values, *(value for _, given in beyond for value in given)]
         query = (
             f"SELECT {self.columns}, {self.key} AS key, {sort} AS sorted FROM {self.source}"  # noqa: S608
-            f"{_joined(where)} ORDER BY {ordered} LIMIT ?"
+            f"{_joined(where)} ORDER BY {order} LIMIT ?"
         )
         return db.execute(query, [*values, limit]).fetchall()
 
@@ -111,3 +163,8 @@ class Select:
 
 def _joined(conditions: Sequence[str]) -> str:
     return f" WHERE {' AND '.join(conditions)}" if conditions else ""
+
+
+def _fit(number: str) -> int:
+    """A number as SQLite can hold it; none of ours is larger."""
+    return max(-(2**63), min(int(number), 2**63 - 1))
