@@ -23,11 +23,19 @@ from ui_logs import Scribe, digest
 
 from fl_node.completeness import completeness
 from fl_node.completeness.choices import candidates_of
+from fl_node.errors import SpecError
 from fl_node.ledger import codec
 from fl_node.ledger.index import LedgerIndex
 from fl_node.merging import selection
 from fl_node.prefix import Prefix
+from fl_node.presets import PRESETS
 from fl_node.records import Entry, UpdatePublished, UpdateRef
+from fl_node.simulation.batches import Batcher
+from fl_node.simulation.deal import Source, deal
+from fl_node.simulation.faults import Faults, cast
+from fl_node.simulation.federation import in_memory
+from fl_node.simulation.settings import Settings
+from fl_node.simulation.ticks import Ticks
 from fl_node.spec import Spec
 from ledger_ui.index import replayed
 from ledger_ui.index.fold import Fold
@@ -356,3 +364,36 @@ def test_following_fifty_peers_costs_little(grown: Callable[..., Grown]) -> None
     took = time.monotonic() - began
     assert took / 40 < 0.05  # about three milliseconds on an idle core
     one.agree()
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    return Source.load(Settings(preset="fedavg").federation(6, 0).spec.task, None)
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_with_dropouts_stragglers_and_churn(
+    grown: Callable[..., Grown], source: Source, name: str, mode: str
+) -> None:
+    """Federations that peers played in memory, followed in three stretches."""
+    faults = Faults(dropout=0.15, stragglers=1, churn=2)
+    settings = Settings(preset=name, peers=(6,), rounds=4, mode=mode, seed=3, faults=faults, epochs=1)
+    if name in ("ring", "hybrid-rings") and mode == "sync":
+        with pytest.raises(SpecError):
+            settings.federation(6, 3)
+        return
+    federation = settings.federation(6, 3)
+    dealt = deal(source, federation.spec.task, 6, "iid", 3, test_rows="own")
+    played = in_memory(federation, dealt, cast(faults, 6, 4, 3))
+    for _ in Ticks(played, Batcher(federation.spec, dealt.splits, "never", 1)).run():
+        pass
+    played.follow()
+    entries = played.index.entries()
+    one = grown(federation.spec)
+    for size in (len(entries) // 3, 2 * len(entries) // 3, len(entries)):
+        one.ledger.raw(*((entry.topics, entry.data) for entry in entries[one.ledger.size : size]))
+        one.follow()
+        one.agree()
+    assert one.ask("SELECT count(*) FROM choices WHERE outcomes IS NOT NULL")[0][0] > 12
+    assert worked(one.db).words(len(entries)) == ""
