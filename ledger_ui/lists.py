@@ -1,6 +1,7 @@
 """Lists that are cut into pages by a key, so that a page stays the same while the log grows.
 
-A list is ordered by one column and then by entry index. The address of the next page names the last row of this one.
+A list is ordered by one column and then by its key, mostly the entry index. The address of the next page names the last
+row of this one.
 """
 
 from __future__ import annotations
@@ -8,14 +9,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import Field
 
 from ledger_ui.contexts import Context, Link, Query
 
-_BATCH = 500
-_Condition: TypeAlias = tuple[str, tuple[int, ...]]
+_BATCH: Final = 500
+#: Steps of SQLite's machine between two looks at whether a count takes too long, and until it does: some 20 ms.
+_STEPS: Final = 50_000
+_MOST_STEPS: Final = 2_000_000
+_Condition: TypeAlias = tuple[str, list[int]]
 Order = Literal["asc", "desc"]
 
 
@@ -75,7 +79,13 @@ def asked_of(query: Query) -> dict[str, Any]:
 class Select:
     """A query that grows filter by filter.
 
-    ``columns`` and ``source`` are SQL of ours; values come as parameters only.
+    What a list is cut and sorted by is looked up first, and only the page's rows are read then: with an index that has
+    the filters' and the sort's columns, no filter costs more than a walk through that index.
+
+    Attributes:
+        columns, source: SQL of ours, as everything here but values.
+        key: a column that no two rows have the same of, whole numbers; mostly the entry's index.
+        beside: left joins that only ``columns`` need: ``LEFT JOIN sites s ON s.site = u.site``.
     """
 
     columns: str
@@ -83,6 +93,7 @@ class Select:
     key: str = "idx"
     where: list[str] = field(default_factory=list)
     values: list[object] = field(default_factory=list)
+    beside: str = ""
 
     def only(self, condition: str, *values: object) -> None:
         """Narrow it. A condition with a value that is ``None`` is left out."""
@@ -91,27 +102,37 @@ class Select:
         self.where.append(condition)
         self.values += values
 
-    def count(self, db: sqlite3.Connection) -> int:
-        query = f"SELECT count(*) FROM {self.source}{self._where()}"  # noqa: S608
-        return int(db.execute(query, self.values).fetchone()[0])
+    def count(self, db: sqlite3.Connection, most_steps: int = _MOST_STEPS) -> int | None:
+        """How many rows match; ``None`` where counting them takes long. The same log gives the same answer."""
+        query = f"SELECT count(*) FROM {self.source}{_joined(self.where)}"  # noqa: S608
+        rounds = iter(range(max(1, most_steps // _STEPS)))
+        db.set_progress_handler(lambda: next(rounds, None) is None, _STEPS)
+        try:
+            return int(db.execute(query, self.values).fetchone()[0])
+        except sqlite3.OperationalError as cause:
+            if cause.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+            return None
+        finally:
+            db.set_progress_handler(None, 0)
 
     def page(
         self, db: sqlite3.Connection, sort: str, order: Order, after: str | None, limit: int
     ) -> tuple[list[sqlite3.Row], str | None]:
-        """One page, and what the next one is asked with; ``None`` on the last.
+        """One page, and what the next one is asked with; ``None`` on the last. Rows without a value in the column that
+        is sorted by come last, either way.
 
         Args:
-            sort: a column of ours, or the key.
+            sort: a column of ours with whole numbers, or the key.
         """
-        rows = self._rows(db, sort, order, after, limit + 1)
-        if len(rows) <= limit:
+        found = self._found(db, sort, order, after, limit + 1)
+        rows = self._rows(db, sort, [key for key, _ in found[:limit]])
+        if len(found) <= limit:
             return rows, None
-        rows = rows[:limit]
-        last = rows[-1]
+        key, value = found[limit - 1]
         if sort == self.key:
-            return rows, str(last["key"])
-        value = last["sorted"]
-        return rows, f"{'' if value is None else value}.{last['key']}"
+            return rows, str(key)
+        return rows, f"{'' if value is None else value}.{key}"
 
     def all(self, db: sqlite3.Connection, sort: str, order: Order) -> Iterator[sqlite3.Row]:
         """Every row, a batch at a time."""
@@ -122,49 +143,60 @@ class Select:
             if after is None:
                 return
 
-    def _rows(
+    # ---- below -----------------------------------------------------------------------------------------------------
+
+    def _found(
         self, db: sqlite3.Connection, sort: str, order: Order, after: str | None, limit: int
-    ) -> list[sqlite3.Row]:
-        sign, way = (">", "ASC") if order == "asc" else ("<", "DESC")
-        value, _, number = (after or "").rpartition(".")
-        key = _fit(number) if after else None
-        beyond: list[_Condition]
+    ) -> list[tuple[int, int | None]]:
+        """Keys, and the values they are sorted by."""
+        way, beyond = ("ASC", ">") if order == "asc" else ("DESC", "<")
+        value, key = _place(after)
         if sort == self.key:
-            beyond = [] if key is None else [(f"{self.key} {sign} ?", (key,))]
-            return self._part(db, sort, beyond, f"{self.key} {way}", limit)
-        rows: list[sqlite3.Row] = []
-        if key is None or value:  # rows without a value come last, either way; an index serves both parts
-            beyond = [(f"{sort} IS NOT NULL", ())]
-            if key is not None:
-                beyond.append((f"({sort}, {self.key}) {sign} (?, ?)", (_fit(value), key)))
-            rows = self._part(db, sort, beyond, f"{sort} {way}, {self.key} {way}", limit)
+            told: list[_Condition] = [] if key is None else [(f"{self.key} {beyond} ?", [key])]
+            return self._keys(db, sort, told, f"{self.key} {way}", limit)
+        found: list[tuple[int, int | None]] = []
+        if key is None or value is not None:
+            told = [(f"{sort} IS NOT NULL", [])]
+            if key is not None and value is not None:
+                told.append((f"({sort}, {self.key}) {beyond} (?, ?)", [value, key]))
+            found = self._keys(db, sort, told, f"{sort} {way}, {self.key} {way}", limit)
             key = None
-        if len(rows) < limit:
-            beyond = [(f"{sort} IS NULL", ())]
+        if len(found) < limit:
+            told = [(f"{sort} IS NULL", [])]
             if key is not None:
-                beyond.append((f"{self.key} {sign} ?", (key,)))
-            rows += self._part(db, sort, beyond, f"{self.key} {way}", limit - len(rows))
-        return rows
+                told.append((f"{self.key} {beyond} ?", [key]))
+            found += self._keys(db, sort, told, f"{self.key} {way}", limit - len(found))
+        return found
 
-    def _part(
-        self, db: sqlite3.Connection, sort: str, beyond: Sequence[_Condition], order: str, limit: int
-    ) -> list[sqlite3.Row]:
-        where = [*self.where, *(condition for condition, _ in beyond)]
-        values = [*self.values, *(value for _, given in beyond for value in given)]
-        query = (
-            f"SELECT {self.columns}, {self.key} AS key, {sort} AS sorted FROM {self.source}"  # noqa: S608
-            f"{_joined(where)} ORDER BY {order} LIMIT ?"
-        )
-        return db.execute(query, [*values, limit]).fetchall()
+    def _keys(
+        self, db: sqlite3.Connection, sort: str, told: list[_Condition], ordered: str, limit: int
+    ) -> list[tuple[int, int | None]]:
+        where = _joined([*self.where, *(condition for condition, _ in told)])
+        query = f"SELECT {self.key}, {sort} FROM {self.source}{where} ORDER BY {ordered} LIMIT ?"  # noqa: S608
+        values = [*self.values, *(value for _, given in told for value in given), limit]
+        return [(row[0], row[1]) for row in db.execute(query, values)]
 
-    def _where(self) -> str:
-        return _joined(self.where)
+    def _rows(self, db: sqlite3.Connection, sort: str, keys: Sequence[int]) -> list[sqlite3.Row]:
+        """Rows of these keys, in their order."""
+        if not keys:
+            return []
+        where = _joined([*self.where, f"{self.key} IN ({','.join('?' * len(keys))})"])
+        query = f"SELECT {self.columns}, {self.key} AS key, {sort} AS sorted FROM {self.source} {self.beside}{where}"  # noqa: S608
+        rows = {row["key"]: row for row in db.execute(query, [*self.values, *keys])}
+        return [rows[key] for key in keys]
+
+
+def _place(after: str | None) -> tuple[int | None, int | None]:
+    """Value and key of the last row of the page before; whatever was asked, SQLite must be able to hold it."""
+    if not after:
+        return None, None
+    value, _, key = after.rpartition(".")
+    return (_held(value) if value else None), _held(key)
+
+
+def _held(digits: str) -> int:
+    return max(-(2**63), min(int(digits), 2**63 - 1))
 
 
 def _joined(conditions: Sequence[str]) -> str:
     return f" WHERE {' AND '.join(conditions)}" if conditions else ""
-
-
-def _fit(number: str) -> int:
-    """A number as SQLite can hold it; none of ours is larger."""
-    return max(-(2**63), min(int(number), 2**63 - 1))

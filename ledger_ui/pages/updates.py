@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import calendar
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from ledger_ui.contexts import Context, Paging, Ref
-from ledger_ui.lists import ListQuery, Select
-from ledger_ui.registry import Here, Listing, Page, add
+from fl_node.records import UpdateRef
+from ledger_ui.contexts import Context, Link, Paging, Ref
+from ledger_ui.lists import ListQuery, Select, Sorting, asked_of, chips, sortings
+from ledger_ui.questions.orphans import NONE, Orphans, orphans
+from ledger_ui.registry import Here, Listing, Page, PageError, add
+from ledger_ui.text import utc
 
 State = Literal["merged", "submitted", "left-out", "closing", "ignored"]
 Verdict = Literal["ok", "outlier", "unknown", "contradicted", "suspicious", "failed", "none"]
 Sort = Literal["index", "round", "claimed", "attested", "time"]
-_COLUMNS = {"index": "idx", "round": "round", "claimed": "score_ppm", "attested": "attested_ppm", "time": "time_s"}
+_COLUMNS: Final = {
+    "index": "u.idx",
+    "round": "u.round",
+    "claimed": "u.score_ppm",
+    "attested": "u.attested_ppm",
+    "time": "u.time_s",
+}
+#: A day, or seconds since 1970.
+_WHEN: Final = r"^(?:[0-9]{1,18}|(?:19[7-9][0-9]|2[0-9]{3})-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01]))$"
+_DAY_S: Final = 86_400
+#: Sites that a reader chooses from by name; of more, by number.
+_MOST_SITES: Final = 200
 
 
 class UpdatesQuery(ListQuery):
@@ -26,11 +41,14 @@ class UpdatesQuery(ListQuery):
     state: State | None = Field(None, description="what became of it")
     verdict: Verdict | None = Field(None, description="worst result of its last audit; none: not audited here")
     claimed_min: float | None = Field(None, ge=0, le=100, description="claimed score, percent")
-    claimed_max: float | None = Field(None, ge=0, le=100)
+    claimed_max: float | None = Field(None, ge=0, le=100, description="claimed score, percent")
     attested_min: float | None = Field(None, ge=0, le=100, description="attested score, percent")
-    attested_max: float | None = Field(None, ge=0, le=100)
-    since: int | None = Field(None, ge=0, le=2**62, description="block time, seconds since 1970")
-    until: int | None = Field(None, ge=0, le=2**62)
+    attested_max: float | None = Field(None, ge=0, le=100, description="attested score, percent")
+    since: str | None = Field(None, pattern=_WHEN, description="block time: a day, UTC, or seconds since 1970")
+    until: str | None = Field(None, pattern=_WHEN, description="block time: to the end of a day, or seconds since 1970")
+    parent: str | None = Field(
+        None, pattern="^[0-9]{1,10}-[0-9]{1,10}$", description="made from this update with a share, such as 3-12"
+    )
     sort: Sort = Field("index", description="column to sort by")
 
 
@@ -54,7 +72,15 @@ class UpdateRow(Context):
     merged: int = Field(description="parents with a share")
     merged_by: int = Field(description="other peers that merged it")
     objections: int
+    withdrawn: bool = Field(description="its publisher withdrew it")
     verdict: str | None = Field(description="worst result of its last audit here; none: not audited here")
+
+
+class SiteName(Context):
+    """A site to choose from."""
+
+    site: int
+    name: str = Field(description="a stranger's text")
 
 
 class UpdatesPage(Context):
@@ -62,12 +88,18 @@ class UpdatesPage(Context):
 
     rows: list[UpdateRow]
     paging: Paging
+    filters: list[Link] = Field(description="filters in force; each leads to the list without it")
+    sorts: list[Sorting]
+    orphans: Orphans = Field(description="updates that a reorganisation dropped; on the first page only, newest first")
+    sites: list[SiteName] = Field(description="sites to choose from; empty where there are too many for that")
 
 
-SELECTED = (
+SELECTED: Final = (
     "u.idx, u.peer, u.sequence, u.site, s.name AS site_name, u.round, u.time_s, u.final, u.state, u.score_ppm, "
-    "u.base_score_ppm, u.test_samples, u.attested_ppm, u.attested_sites, u.merged, u.merged_by, u.objections, u.verdict"
+    "u.base_score_ppm, u.test_samples, u.attested_ppm, u.attested_sites, u.merged, u.merged_by, u.objections, "
+    "u.withdrawn, u.verdict"
 )
+SOURCE: Final = "updates u LEFT JOIN sites s ON s.site = u.site"
 
 
 def row_of(row: object) -> UpdateRow:
@@ -80,6 +112,7 @@ def row_of(row: object) -> UpdateRow:
             "claimed_ppm": got["score_ppm"],
             "base_ppm": got["base_score_ppm"],
             "final": bool(got["final"]),
+            "withdrawn": bool(got["withdrawn"]),
             **{
                 name: got[name]
                 for name in (
@@ -91,8 +124,20 @@ def row_of(row: object) -> UpdateRow:
     )
 
 
-def _select(query: UpdatesQuery) -> Select:
-    found = Select(SELECTED, "updates u LEFT JOIN sites s ON s.site = u.site", key="u.idx")
+def undashed(text: str) -> UpdateRef:
+    """The update that a part of an address names: ``3-12``.
+
+    Raises:
+        PageError: 404, it names none.
+    """
+    ref = UpdateRef.parse(text.replace("-", "#", 1))
+    if ref is None or str(ref) != text.replace("-", "#", 1):
+        raise PageError(404, "No such update", "Expected peer number and sequence, such as 3-12.")
+    return ref
+
+
+def _select(here: Here, query: UpdatesQuery) -> Select:
+    found = Select(SELECTED, SOURCE, key="u.idx")
     found.only("u.peer = ?", query.peer)
     found.only("u.site = ?", query.site)
     found.only("u.round = ?", query.round)
@@ -107,28 +152,103 @@ def _select(query: UpdatesQuery) -> Select:
     ):
         found.only(f"u.{column} >= ?", None if low is None else round(low * 10_000))
         found.only(f"u.{column} <= ?", None if high is None else round(high * 10_000))
-    found.only("u.time_s >= ?", query.since)
-    found.only("u.time_s <= ?", query.until)
+    found.only("u.time_s >= ?", _seconds(query.since))
+    found.only("u.time_s <= ?", _seconds(query.until, at_end=True))
+    if query.parent is not None:
+        ref = undashed(query.parent)
+        of = "SELECT idx FROM updates WHERE peer = ? AND sequence = ?"
+        children = f"SELECT child FROM parents WHERE parent = ({of}) AND share_ppm > 0"  # noqa: S608
+        found.only(f"u.idx IN ({children})", ref.peer, ref.sequence)
     return found
+
+
+def _seconds(when: str | None, at_end: bool = False) -> int | None:
+    if when is None or when.isdecimal():
+        return None if when is None else int(when)
+    year, month, day = map(int, when.split("-"))
+    # The 31st of a shorter month is a day of the next one.
+    first = calendar.timegm((year, month, 1, 0, 0, 0))
+    return first + day * _DAY_S - 1 if at_end else first + (day - 1) * _DAY_S
+
+
+def _words(here: Here, query: UpdatesQuery) -> dict[str, str]:
+    """The filters in force, by parameter."""
+    told: dict[str, Any] = asked_of(query)
+    words = {
+        "peer": "peer {}",
+        "site": "site {}",
+        "round": "round {}",
+        "state": "{}",
+        "verdict": "audit: {}",
+        "claimed_min": "claimed from {:g} %",
+        "claimed_max": "claimed up to {:g} %",
+        "attested_min": "attested from {:g} %",
+        "attested_max": "attested up to {:g} %",
+        "since": "since {}",
+        "until": "until {}",
+        "parent": "made from {}",
+    }
+    found = {name: said.format(told[name]) for name, said in words.items() if name in told}
+    if query.site is not None:
+        name = here.db.execute("SELECT name FROM sites WHERE site = ?", (query.site,)).fetchone()
+        found["site"] = f"site {name[0] or 'without a name'}" if name else f"site of peer {query.site}"
+    if query.verdict == "none":
+        found["verdict"] = "not audited"
+    if query.parent is not None:
+        found["parent"] = f"made from {query.parent.replace('-', '#')}"
+    for name in ("since", "until"):
+        if name in told and told[name].isdecimal():
+            found[name] = f"{name} {utc(int(told[name]))}"
+    return found
+
+
+def _orphans(here: Here, query: UpdatesQuery, others: set[str]) -> Orphans:
+    """Those that belong where the newest rows are."""
+    if query.after or query.sort not in ("index", "time") or query.order != "desc" or others:
+        return NONE
+    return orphans(here.db, kind="UpdatePublished", peer=query.peer, round_number=query.round)
+
+
+def _sites(here: Here) -> list[SiteName]:
+    rows = here.db.execute("SELECT site, name FROM sites ORDER BY site LIMIT ?", (_MOST_SITES + 1,)).fetchall()
+    if len(rows) > _MOST_SITES:
+        return []
+    found = [SiteName(site=site, name=name or f"site of peer {site}") for site, name in rows]
+    return sorted(found, key=lambda one: (one.name.casefold(), one.site))
+
+
+def _count(here: Here, query: UpdatesQuery, select: Select, filtered: bool) -> int:
+    if filtered:
+        return select.count(here.db)
+    known = here.db.execute("SELECT count(*) FROM updates").fetchone()
+    return int(known[0])
 
 
 def updates(here: Here, query: UpdatesQuery) -> UpdatesPage:
     """One page of the log of updates."""
-    select = _select(query)
-    rows, after = select.page(here.db, f"u.{_COLUMNS[query.sort]}", query.order, query.after, query.limit)
-    told = query.model_dump(exclude_defaults=True)
+    select = _select(here, query)
+    rows, after = select.page(here.db, _COLUMNS[query.sort], query.order, query.after, query.limit)
+    words = _words(here, query)
+    told = asked_of(query)
     paging = Paging(
-        total=select.count(here.db),
+        total=_count(here, query, select, bool(words)),
         limit=query.limit,
         first_url=here.urls.updates(**{**told, "after": None}) if query.after else None,
         next_url=here.urls.updates(**{**told, "after": after}) if after else None,
     )
-    return UpdatesPage(rows=[row_of(row) for row in rows], paging=paging)
+    return UpdatesPage(
+        rows=[row_of(row) for row in rows],
+        paging=paging,
+        filters=chips(words, query, here.urls.updates),
+        sorts=sortings(list(_COLUMNS), query.sort, query, here.urls.updates),
+        orphans=_orphans(here, query, set(words) - {"peer", "round"}),
+        sites=_sites(here),
+    )
 
 
 def every_update(here: Here, query: UpdatesQuery) -> Iterator[UpdateRow]:
     """All updates that match."""
-    for row in _select(query).all(here.db, f"u.{_COLUMNS[query.sort]}", query.order):
+    for row in _select(here, query).all(here.db, _COLUMNS[query.sort], query.order):
         yield row_of(row)
 
 
