@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 from markupsafe import Markup
 
-from ledger_ui.charts import strip
+from ledger_ui.charts import activity, scores, strip
 
 #: By name; a chart's module is imported here.
-CHARTS: dict[str, Callable[..., Markup]] = {"strip": strip.draw}
+CHARTS: dict[str, Callable[..., Markup]] = {"activity": activity.draw, "scores": scores.draw, "strip": strip.draw}
 
 
 def for_templates() -> SimpleNamespace:

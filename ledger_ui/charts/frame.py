@@ -121,11 +121,13 @@ def titled(name: str, title: str, **attributes: object) -> str:
     return element(name, f"<title>{said(title)}</title>", **attributes)
 
 
-def svg(name: str, title: str, about: str, width: float, height: float, parts: Sequence[str]) -> Markup:
+def svg(
+    name: str, title: str, about: str, width: float, height: float, parts: Sequence[str], css: str = "plot"
+) -> Markup:
     """The whole chart. ``name``: ours, unlike any other on the page."""
     head = f'<title id="{name}-title">{said(title)}</title><desc id="{name}-about">{said(about)}</desc>'
     return Markup(  # noqa: S704  every text in it went through `said`
-        f'<svg class="chart plot" viewBox="0 0 {at(width)} {at(height)}" role="img" '
+        f'<svg class="chart {css}" viewBox="0 0 {at(width)} {at(height)}" role="img" '
         f'aria-labelledby="{name}-title {name}-about">{head}{"".join(parts)}</svg>'
     )
 
@@ -170,8 +172,8 @@ class Plot:
         return parts
 
 
-def nothing(name: str, title: str, about: str, width: float, height: float, words: str) -> Markup:
+def nothing(name: str, title: str, about: str, width: float, height: float, words: str, css: str = "plot") -> Markup:
     """A chart of nothing, which says so."""
     middle = element("text", said(words), x=width / 2, y=height / 2, text_anchor="middle")
     edge = element("rect", x=0.5, y=0.5, width=width - 1, height=height - 1, rx=6.0, css="empty-plot")
-    return svg(name, title, about, width, height, [edge, middle])
+    return svg(name, title, about, width, height, [edge, middle], css)

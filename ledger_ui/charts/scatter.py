@@ -12,6 +12,7 @@ from ledger_ui.charts.frame import Plot, around, at, element, nothing, number, s
 
 WIDTH: Final = 440.0
 HEIGHT: Final = 360.0
+_CSS: Final = "plot square"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def scatter(
     """
     shown = [dot for dot in dots if 0 <= dot.x <= 100 and 0 <= dot.y <= 100]
     if not shown:
-        return nothing(name, title, about, WIDTH, HEIGHT / 3, empty)
+        return nothing(name, title, about, WIDTH, HEIGHT / 3, empty, _CSS)
     low, high = around([value for dot in shown for value in (dot.x, dot.y)], 0.0, 100.0, least=5.0)
     plot = Plot(WIDTH, HEIGHT, low, high, low, high)
     marks = [(value, number(value)) for value in ticks(low, high)]
@@ -57,7 +58,7 @@ def scatter(
     parts += [
         titled("circle", dot.title, cx=plot.x(dot.x), cy=plot.y(dot.y), r=3.2, css=f"{dot.css} dotted") for dot in shown
     ]
-    return svg(name, title, about, WIDTH, HEIGHT, parts)
+    return svg(name, title, about, WIDTH, HEIGHT, parts, _CSS)
 
 
 def _slanted(plot: Plot, above: float, css: str) -> str:
