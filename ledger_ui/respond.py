@@ -18,6 +18,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from ledger_ui.contexts import Context, Frame, Query
 from ledger_ui.federation import Shown
+from ledger_ui.lists import asked_of
 from ledger_ui.registry import Elsewhere, Here, Listing, Page, PageError
 from ledger_ui.text import visible
 from ledger_ui.urls import Urls, as_format
@@ -51,8 +52,14 @@ def respond(page: Page, suffix: str, shown: Shown, path: Mapping[str, Any]) -> B
         url = page.elsewhere(context) if page.elsewhere is not None else None
         if url is not None:
             return redirect(url)
-        html = render_template(page.template, page=context, here=here, frame=here.frame, urls=urls, entry=page)
+        told = {"page": context, "here": here, "frame": here.frame, "urls": urls, "entry": page}
+        html = render_template(page.template, query=query, asked=_filters(query), **told)
     return _tagged(Response(html, mimetype="text/html"), tag)
+
+
+def _filters(query: Query) -> dict[str, Any]:
+    """What a list was narrowed to, for the address of all of it in another format."""
+    return {name: value for name, value in asked_of(query).items() if name not in ("after", "limit")}
 
 
 def as_json(told: object, status: int = 200, mimetype: str = "application/json") -> Response:

@@ -107,6 +107,16 @@ def dashed(ref: UpdateRef | str) -> str:
     return str(ref).replace("#", "-")
 
 
+def undashed(text: str) -> UpdateRef | None:
+    """The update that a part of an address names; ``None`` where it names none, or in another spelling than ours.
+
+    >>> undashed("3-12"), undashed("3-012"), undashed("3")
+    (UpdateRef(peer=3, sequence=12), None, None)
+    """
+    ref = UpdateRef.parse(text.replace("-", "#", 1))
+    return ref if ref is not None and dashed(ref) == text else None
+
+
 def asked(query: Mapping[str, object]) -> str:
     """A query string of what is given; what is ``None`` or empty is left out.
 

@@ -12,8 +12,9 @@ from fl_node.records import UpdateRef
 from ledger_ui.contexts import Context, Link, Paging, Ref
 from ledger_ui.lists import ListQuery, Select, Sorting, asked_of, chips, sortings
 from ledger_ui.questions.orphans import NONE, Orphans, orphans
-from ledger_ui.registry import Here, Listing, Page, PageError, add
+from ledger_ui.registry import Here, Listing, Page, add
 from ledger_ui.text import utc
+from ledger_ui.urls import undashed
 
 State = Literal["merged", "submitted", "left-out", "closing", "ignored"]
 Verdict = Literal["ok", "outlier", "unknown", "contradicted", "suspicious", "failed", "none"]
@@ -99,7 +100,7 @@ SELECTED: Final = (
     "u.base_score_ppm, u.test_samples, u.attested_ppm, u.attested_sites, u.merged, u.merged_by, u.objections, "
     "u.withdrawn, u.verdict"
 )
-SOURCE: Final = "updates u LEFT JOIN sites s ON s.site = u.site"
+SITES: Final = "LEFT JOIN sites s ON s.site = u.site"
 
 
 def row_of(row: object) -> UpdateRow:
@@ -124,20 +125,8 @@ def row_of(row: object) -> UpdateRow:
     )
 
 
-def undashed(text: str) -> UpdateRef:
-    """The update that a part of an address names: ``3-12``.
-
-    Raises:
-        PageError: 404, it names none.
-    """
-    ref = UpdateRef.parse(text.replace("-", "#", 1))
-    if ref is None or str(ref) != text.replace("-", "#", 1):
-        raise PageError(404, "No such update", "Expected peer number and sequence, such as 3-12.")
-    return ref
-
-
 def _select(here: Here, query: UpdatesQuery) -> Select:
-    found = Select(SELECTED, SOURCE, key="u.idx")
+    found = Select(SELECTED, "updates u", key="u.idx", beside=SITES)
     found.only("u.peer = ?", query.peer)
     found.only("u.site = ?", query.site)
     found.only("u.round = ?", query.round)
@@ -155,7 +144,7 @@ def _select(here: Here, query: UpdatesQuery) -> Select:
     found.only("u.time_s >= ?", _seconds(query.since))
     found.only("u.time_s <= ?", _seconds(query.until, at_end=True))
     if query.parent is not None:
-        ref = undashed(query.parent)
+        ref = undashed(query.parent) or UpdateRef(0, 0)
         of = "SELECT idx FROM updates WHERE peer = ? AND sequence = ?"
         children = f"SELECT child FROM parents WHERE parent = ({of}) AND share_ppm > 0"  # noqa: S608
         found.only(f"u.idx IN ({children})", ref.peer, ref.sequence)
@@ -217,13 +206,6 @@ def _sites(here: Here) -> list[SiteName]:
     return sorted(found, key=lambda one: (one.name.casefold(), one.site))
 
 
-def _count(here: Here, query: UpdatesQuery, select: Select, filtered: bool) -> int:
-    if filtered:
-        return select.count(here.db)
-    known = here.db.execute("SELECT count(*) FROM updates").fetchone()
-    return int(known[0])
-
-
 def updates(here: Here, query: UpdatesQuery) -> UpdatesPage:
     """One page of the log of updates."""
     select = _select(here, query)
@@ -231,7 +213,7 @@ def updates(here: Here, query: UpdatesQuery) -> UpdatesPage:
     words = _words(here, query)
     told = asked_of(query)
     paging = Paging(
-        total=_count(here, query, select, bool(words)),
+        total=select.count(here.db),
         limit=query.limit,
         first_url=here.urls.updates(**{**told, "after": None}) if query.after else None,
         next_url=here.urls.updates(**{**told, "after": after}) if after else None,
