@@ -31,6 +31,9 @@ _BUDGET_S: Final = 1.0
 _READ: Final = 250
 _READ_BARE: Final = 10_000
 _TOO_LATE: Final = -1
+#: Merges that left one update out are kept one by one up to about so many. Among a thousand peers that each draw a few,
+#: there are a thousand times more of them than updates.
+MOST_LEAVERS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +207,6 @@ class Replayed:
         if late is not None:
             left.append((index, _TOO_LATE, "late", late))
         found.left_out += left
-        found.touched |= {row[0] for row in left}
 
     def _ignore(self, prefix: Prefix, update: UpdateEntry, why: str, found: _Found) -> None:
         """An update does not count, nor what it merged."""
@@ -241,8 +243,9 @@ class Replayed:
 
     def _write(self, db: sqlite3.Connection, found: _Found, rounds: list[KeptRound]) -> None:
         db.executemany("INSERT OR REPLACE INTO choices VALUES (?, ?)", found.choices)
-        db.executemany("INSERT OR REPLACE INTO left_out VALUES (?, ?, ?, ?)", found.left_out)
-        touched = set(found.touched)
+        left_out = _within(db, found.left_out)
+        db.executemany("INSERT OR REPLACE INTO left_out VALUES (?, ?, ?, ?)", left_out)
+        touched = found.touched | {row[0] for row in left_out}
         for index, why in found.ignored.items():
             db.execute("UPDATE updates SET ignored = ? WHERE idx = ?", (why, index))
             touched |= {row[0] for row in db.execute("SELECT update_idx FROM left_out WHERE by_idx = ?", (index,))}
@@ -277,3 +280,14 @@ class Replayed:
             bump(db)
         self._kept(rounds)
         return after
+
+
+def _within(db: sqlite3.Connection, left_out: list[tuple[int, int, str, str]]) -> list[tuple[int, int, str, str]]:
+    """Without those of updates that enough others have left out before."""
+    targets = sorted({row[0] for row in left_out})
+    full: set[int] = set()
+    for at in range(0, len(targets), 500):
+        some = targets[at : at + 500]
+        query = f"SELECT idx FROM updates WHERE idx IN ({','.join('?' * len(some))}) AND left_out_by >= ?"  # noqa: S608
+        full |= {row[0] for row in db.execute(query, (*some, MOST_LEAVERS))}
+    return [row for row in left_out if row[0] not in full or row[1] == _TOO_LATE]

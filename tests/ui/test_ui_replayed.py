@@ -397,3 +397,25 @@ def test_every_preset_with_dropouts_stragglers_and_churn(
         one.agree()
     assert one.ask("SELECT count(*) FROM choices WHERE outcomes IS NOT NULL")[0][0] > 12
     assert worked(one.db).words(len(entries)) == ""
+
+
+def test_many_that_leave_an_update_out_are_kept_up_to_a_bound(
+    grown: Callable[..., Grown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among many peers there are many more of those than updates. What became of each update stays true."""
+    rules = spec(merging={"selection": "random-k", "k": 1})
+    game = Played(rules, Log(12))
+    for number in range(1, 6):
+        game.round(number, *range(1, 13))
+    one = grown(rules)
+    monkeypatch.setattr(replayed, "MOST_LEAVERS", 5)
+    for size in range(20, len(game.log.entries), 5):
+        one.grow(game.log.entries, size)
+    told = completeness(rules, one.prefix).as_json()
+    kept = dict(one.ask("SELECT update_idx, count(*) FROM left_out GROUP BY 1"))
+    for update in told["updates"]:
+        many = sum(len(item["by"]) for item in update["left_out"])
+        assert min(many, 5) <= kept.get(update["entry"], 0) <= many
+    assert max(kept.values()) <= 12
+    states = dict(one.ask("SELECT idx, state FROM updates"))
+    assert states == {update["entry"]: update["state"] for update in told["updates"]}
