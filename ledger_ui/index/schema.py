@@ -42,17 +42,9 @@ CREATE TABLE IF NOT EXISTS updates (
     state TEXT DEFAULT 'submitted',            -- merged, submitted, left-out, closing, ignored
     verdict TEXT, verdict_size INTEGER);       -- worst result of the last audit of it, and the log's size then
 CREATE UNIQUE INDEX IF NOT EXISTS updates_ref ON updates (peer, sequence);
-CREATE INDEX IF NOT EXISTS updates_peer ON updates (peer, idx);
-CREATE INDEX IF NOT EXISTS updates_site ON updates (site, idx);
-CREATE INDEX IF NOT EXISTS updates_round ON updates (round, peer, state);
 CREATE INDEX IF NOT EXISTS updates_claims ON updates (round, score_ppm) WHERE ignored IS NULL;
 CREATE INDEX IF NOT EXISTS updates_words ON updates (round, attested_ppm)
     WHERE ignored IS NULL AND attested_ppm IS NOT NULL;
-CREATE INDEX IF NOT EXISTS updates_state ON updates (state, idx);
-CREATE INDEX IF NOT EXISTS updates_score ON updates (score_ppm, idx);
-CREATE INDEX IF NOT EXISTS updates_attested ON updates (attested_ppm, idx);
-CREATE INDEX IF NOT EXISTS updates_verdict ON updates (verdict, idx);
-CREATE INDEX IF NOT EXISTS updates_time ON updates (time_s, idx);
 CREATE INDEX IF NOT EXISTS updates_content ON updates (content);
 CREATE INDEX IF NOT EXISTS updates_weights ON updates (weights);
 CREATE INDEX IF NOT EXISTS updates_base ON updates (base);
@@ -90,8 +82,9 @@ CREATE INDEX IF NOT EXISTS absences_peer ON absences (peer, round);
 #: What was fetched. ``status``: ok, gone, malformed, and so on, as the harvester says; times are local, seconds.
 HARVESTED: Final = """
 CREATE TABLE IF NOT EXISTS reports (
-    idx INTEGER PRIMARY KEY, status TEXT, body BLOB, tried_at REAL, detail TEXT, digest BLOB, tries INTEGER);
-CREATE INDEX IF NOT EXISTS reports_status ON reports (status, tried_at);
+    idx INTEGER PRIMARY KEY, status TEXT, body BLOB, tried_at REAL, detail TEXT, digest BLOB, tries INTEGER,
+    due_at REAL);                              -- when it is tried again; NULL: not any more
+CREATE INDEX IF NOT EXISTS reports_due ON reports (due_at) WHERE due_at IS NOT NULL;
 CREATE TABLE IF NOT EXISTS holders (
     idx INTEGER PRIMARY KEY, haves INTEGER, lacks INTEGER, silent INTEGER, publisher INTEGER, size_bytes INTEGER,
     asked_at REAL, detail TEXT, content BLOB);
@@ -100,6 +93,7 @@ CREATE TABLE IF NOT EXISTS notes (
     peer INTEGER,                              -- the member that signed it; NULL: no member
     PRIMARY KEY (signer, size, root)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS notes_size ON notes (size);
+CREATE INDEX IF NOT EXISTS holders_asked ON holders (asked_at);
 CREATE TABLE IF NOT EXISTS transactions (
     tx_hash BLOB PRIMARY KEY, sender TEXT, gas_used INTEGER, raw BLOB, fetched_at REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS alarms (
@@ -116,15 +110,41 @@ CREATE INDEX IF NOT EXISTS verdicts_result ON verdicts (result, check_name, alik
 """
 
 
-def _summed(table: str, column: str, key: str) -> str:
-    """Triggers that keep a column's sum and how many rows have a value, since no request may add them up."""
+#: What lists of updates are filtered and sorted by. Each index below has all of it, behind what it begins with, so that
+#: any filter with any order reads one index and no row but those of the page.
+_LISTED: Final = ("peer", "site", "round", "state", "score_ppm", "attested_ppm", "time_s", "verdict", "final")
+_LISTS: Final = {
+    "index": ("idx",),
+    "peer": ("peer", "idx"),
+    "site": ("site", "idx"),
+    "round": ("round", "peer", "state", "idx"),
+    "rounds": ("round", "idx"),
+    "state": ("state", "idx"),
+    "score": ("score_ppm", "idx"),
+    "attested": ("attested_ppm", "idx"),
+    "time": ("time_s", "idx"),
+    "verdict": ("verdict", "idx"),
+}
+LISTS: Final = "".join(
+    f"CREATE INDEX IF NOT EXISTS updates_{name} ON updates "
+    f"({', '.join((*first, *(column for column in _LISTED if column not in first)))});\n"
+    for name, first in _LISTS.items()
+)
+
+
+def _summed(table: str, column: str, key: str, of: str = "") -> str:
+    """Triggers that keep a column's sum and how many rows have a value, since no request may add them up.
+
+    Args:
+        of: SQL function of the column that is summed.
+    """
 
     def add(sign: str, row: str) -> str:
         return "".join(
             f"INSERT INTO ui_state VALUES ('{name}', {sign}{value}) "  # noqa: S608
             f"ON CONFLICT (key) DO UPDATE SET value = value {sign} {value}; "
             for name, value in (
-                (key, f"coalesce({row}.{column}, 0)"),
+                (key, f"coalesce({of}({row}.{column}), 0)"),
                 (f"{key}_of", f"({row}.{column} IS NOT NULL)"),
             )
         )
@@ -140,8 +160,12 @@ def _summed(table: str, column: str, key: str) -> str:
 
 
 #: ``ui_state`` has under ``gas`` and ``bytes`` what is known of the log's transactions and contents, and under
-#: ``gas_of`` and ``bytes_of`` of how many.
-TOTALS: Final = _summed("transactions", "gas_used", "gas") + _summed("holders", "size_bytes", "bytes")
+#: ``gas_of`` and ``bytes_of`` of how many; ``reports``: bytes of reports that are kept here.
+TOTALS: Final = (
+    _summed("transactions", "gas_used", "gas")
+    + _summed("holders", "size_bytes", "bytes")
+    + _summed("reports", "body", "reports", "length")
+)
 
 #: More ways into the log's own entries: by kind in the order of the log, and by the start of a leaf.
 FOUND: Final = """
