@@ -100,7 +100,7 @@ def create_app(options: Options | None = None, *, start: bool = True) -> Flask:
 def _opened(options: Options) -> dict[str, Shown]:
     found: dict[str, Shown] = {}
     for source in options.sources:
-        one = Shown(source, options.poll_s, verify=options.verify)
+        one = Shown(source, options.poll_s, verify=options.verify, harvest=options.harvest)
         found.setdefault(one.slug, one)
     return found
 

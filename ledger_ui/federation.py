@@ -17,6 +17,7 @@ from fl_node.ledger.rpc import RpcReader
 from fl_node.ledger.transport import Rpc
 from fl_node.spec import Deployment, Federation, Spec
 from ledger_ui.index.follower import Follower
+from ledger_ui.index.harvest import Harvester
 from ledger_ui.index.replayed import Replayed
 from ledger_ui.index.store import Store
 from ledger_ui.jobs import Jobs
@@ -47,12 +48,13 @@ class Shown:
         source: what the user named.
         poll_s: seconds between looks at the chain.
         verify: readers may have audits and packs made.
+        harvest: peers are asked for reports, checkpoints and content, and the endpoint for transactions.
 
     Raises:
         SpecError: the file is malformed, or nobody has deployed it.
     """
 
-    def __init__(self, source: Source, poll_s: float = 1.0, *, verify: bool = False) -> None:
+    def __init__(self, source: Source, poll_s: float = 1.0, *, verify: bool = False, harvest: bool = False) -> None:
         config = NodeConfig(federation=str(source.file), rpc=source.rpc)
         self.source = source
         self.federation: Federation
@@ -68,7 +70,10 @@ class Shown:
             self.store, source.connect or self._connect, self.spec.rounds.depth, poll_s, self.changed
         )
         self.follower.after_fold(Replayed(self.spec))
-        self.jobs = Jobs(self.store, source.file, self.deployment.rpc, self.changed, self._leads)
+        rpc = self.deployment.rpc
+        self.jobs = Jobs(self.store, source.file, rpc, self.changed, self._leads)
+        self.harvester = Harvester(self.store, self.spec, rpc, lambda: self.follower.now.state, self.changed)
+        self._harvests = harvest
         #: Whether audits and packs may be asked for here.
         self.verifies = verify
 
@@ -81,11 +86,14 @@ class Shown:
         self.follower.start()
         if self.verifies:
             self.jobs.start()
+        if self._harvests:
+            self.harvester.start()
 
     def stop(self) -> None:
         """Stop what runs; the index stays."""
         self.end()
         self.jobs.stop()
+        self.harvester.stop()
         self.follower.stop()
         self.store.close()
 
@@ -93,6 +101,7 @@ class Shown:
         """Have everything come to an end, without waiting for it: listeners go, children are ended."""
         self._ended = True
         self.jobs.end()
+        self.harvester.end()
         self.changed()
 
     @property

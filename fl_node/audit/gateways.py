@@ -23,6 +23,8 @@ from fl_node.records import UpdateRef
 from fl_node.tables import ContentSpec
 
 _PROBE_S: Final = 5.0
+#: Gateways that are asked how large a file is.
+_SIZE_ASKED: Final = 3
 #: For one file, whatever the spec says.
 _FILE_S: Final = 600.0
 
@@ -112,6 +114,19 @@ class GatewayBlobs:
             return tuple(f"peer {one} {self._announced[one]}" for one in numbers if answers[one] is wanted)
 
         return Holders(named(True), named(False), named(None), answers.get(ref.peer) if ref is not None else None)
+
+    def size(self, cid: Cid, ref: UpdateRef | None = None) -> int | None:
+        """Bytes of a file as the first few that have it say; ``None`` where nobody says."""
+        for endpoint in self._order(ref)[:_SIZE_ASKED]:
+            try:
+                return self._fetcher.size(cid, endpoint, timeout_s=_PROBE_S)
+            except ContentError:
+                continue
+        return None
+
+    def answering(self) -> tuple[int, int]:
+        """How many of the announced gateways answer, and of how many."""
+        return sum(map(self._answering, self._announced.values())), len(self._announced)
 
     def where(self, cid: Cid) -> str:
         """The first gateway that answers."""

@@ -19,7 +19,7 @@ from fl_node.content.cid import Cid
 from fl_node.content.endpoints import ANYWHERE, Endpoint, Resolver, parse_endpoint, parse_networks
 from fl_node.content.http_client import Connection, NotHere
 from fl_node.content.protocol import ContentStore
-from fl_node.content.unixfs import CHUNK_BYTES, MAX_NODE_BYTES, Dag, assemble
+from fl_node.content.unixfs import CHUNK_BYTES, MAX_NODE_BYTES, Dag, assemble, read_node
 from fl_node.errors import (
     ContentError,
     ContentMalformed,
@@ -124,6 +124,24 @@ class Fetcher:
         """
         deadline = time.monotonic() + timeout_s
         return self.converse(endpoint, deadline, lambda connection: connection.has(cid, deadline))
+
+    def size(self, cid: Cid, endpoint: Endpoint, *, timeout_s: float = 5.0) -> int:
+        """Bytes of a file without its bytes: of a larger one as its checked root block adds them up, of one block as the
+        endpoint says.
+
+        Raises:
+            ContentUnavailable: no usable answer in time, or (``NotHere``) not there.
+            ContentMismatch: more bytes than a block may have, or other bytes.
+            ContentMalformed: the CID names no file of the profile.
+        """
+        deadline = time.monotonic() + timeout_s
+        if cid.codec == "raw":
+            told = self.converse(endpoint, deadline, lambda connection: connection.length(cid, deadline))
+            if told > CHUNK_BYTES:
+                raise ContentMismatch(f"{endpoint} says that {cid} has {told} bytes, expected at most {CHUNK_BYTES}")
+            return told
+        root = self.converse(endpoint, deadline, lambda connection: connection.block(cid, MAX_NODE_BYTES, deadline))
+        return sum(child.size_bytes for child in read_node(bytes(root)))
 
     def document(self, path: str, max_bytes: int, endpoint: str | Endpoint, *, timeout_s: float = 5.0) -> bytes:
         """What one gateway has at a path of its own, such as ``/checkpoint``. Nothing but its length is checked.

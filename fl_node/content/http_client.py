@@ -74,12 +74,21 @@ class Connection:
             ContentUnavailable: no usable answer in time. The connection is no longer usable.
         """
         try:
-            with self._exchange():
-                self._request("HEAD", _block_path(cid), BLOCK, deadline)
-                self._response_length(str(cid), deadline, body=False)
+            self.length(cid, deadline)
         except NotHere:
             return False
         return True
+
+    def length(self, cid: Cid, deadline: float) -> int:
+        """How many bytes the provider says that a block has; nothing is transferred.
+
+        Raises:
+            NotHere: the provider says so.
+            ContentUnavailable: no usable answer in time. The connection is no longer usable.
+        """
+        with self._exchange():
+            self._request("HEAD", _block_path(cid), BLOCK, deadline)
+            return self._response_length(str(cid), deadline, body=False)
 
     def document(self, path: str, max_bytes: int, deadline: float) -> memoryview:
         """What the gateway has at a path of its own, such as ``/checkpoint``: nothing but its length is checked.

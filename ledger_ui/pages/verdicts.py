@@ -66,6 +66,7 @@ def verdict_of(here: Here, idx: int) -> VerdictPanel:
     row = here.db.execute("SELECT peer, sequence, verdict, verdict_size FROM updates WHERE idx = ?", (idx,)).fetchone()
     if row is None:
         raise LookupError(f"entry {idx} is no update")
+    here.shown.harvester.looked(idx)
     update = _Update(UpdateRef(row["peer"], row["sequence"]), idx, row["verdict"], row["verdict_size"])
     found = here.db.execute("SELECT * FROM verdicts WHERE idx = ? ORDER BY position", (idx,)).fetchall()
     audit = _audit_of(here.db, found)
