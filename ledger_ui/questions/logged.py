@@ -64,13 +64,12 @@ def root_of(db: sqlite3.Connection, size: int) -> bytes | None:
         return None
 
 
-def raw_of(db: sqlite3.Connection, entry: Entry, size: int, root: str | None) -> RawEntry:
+def raw_of(db: sqlite3.Connection, entry: Entry, size: int) -> RawEntry:
     """An entry with its proof under the root of the first ``size`` entries; without one if it is not among them."""
     steps: list[ProofStep] = []
-    if entry.index < size and root is not None:
+    root = root_of(db, size) if entry.index < size else None
+    if root is not None:
         steps = _steps(db, entry.index, size)
-    else:
-        size = 0
     return RawEntry(
         topics=[topic.hex() for topic in entry.topics],
         data=entry.data.hex(),
@@ -78,8 +77,8 @@ def raw_of(db: sqlite3.Connection, entry: Entry, size: int, root: str | None) ->
         block=entry.block_number,
         block_hash=entry.block_hash.hex(),
         transaction=entry.tx_hash.hex(),
-        size=size,
-        root=root if size else None,
+        size=size if root is not None else 0,
+        root=None if root is None else root.hex(),
         proof=steps,
     )
 
