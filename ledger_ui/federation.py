@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 import threading
 import unicodedata
 from collections.abc import Callable
@@ -11,7 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from fl_node.access import deployed
+from fl_node.cli.working import own_folder
 from fl_node.config import NodeConfig
+from fl_node.ledger.abi import address_bytes, checksum_address
 from fl_node.ledger.protocol import LedgerReader
 from fl_node.ledger.rpc import RpcReader
 from fl_node.ledger.transport import Rpc
@@ -61,7 +65,10 @@ class Shown:
         self.deployment: Deployment
         self.federation, self.deployment = deployed(config)
         self.slug = slug_of(self.spec.name, self.deployment.contract)
-        self.store = Store(source.index or source.file.with_name(f"{source.file.name}.explorer.sqlite"))
+        own = own_folder(source.file, "explorer")
+        place = self.deployment
+        ledger = f"{place.chain_id}/{checksum_address(address_bytes(place.contract))}/{self.federation.digest.hex()}"
+        self.store = Store(source.index or _place(source.file, own), ledger, _traces(own))
         self.store.prepare()
         self._heard = threading.Condition()
         self._changes = 0
@@ -126,6 +133,22 @@ class Shown:
 
     def _connect(self) -> RpcReader:
         return RpcReader(self.deployment, self.federation.digest, Rpc(self.deployment.rpc))
+
+
+def _place(file: Path, own: Path | None) -> Path:
+    """Where a federation's index lies: beside its file, or in the user's own folder where nothing can be written
+    there."""
+    beside = file.with_name(f"{file.name}.explorer.sqlite")
+    writable = os.access(beside.parent, os.W_OK) and (not beside.exists() or os.access(beside, os.W_OK))
+    if writable or own is None:
+        return beside
+    own.mkdir(parents=True, exist_ok=True)
+    return own / "explorer.sqlite"
+
+
+def _traces(own: Path | None) -> Path:
+    """Where this user's processes know by which indexes they made: see :mod:`ledger_ui.index.made`."""
+    return Path(tempfile.mkdtemp(prefix="fl-node-explorer-")) if own is None else own.parent / "made-here"
 
 
 def slug_of(name: str, contract: str) -> str:

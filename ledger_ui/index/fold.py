@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from fl_node.ledger.log_store import LogStore
-from fl_node.ledger.members import MEMBER_KINDS
 from fl_node.merging.scores import lower_median
 from fl_node.records import (
     Entry,
@@ -23,9 +22,10 @@ from fl_node.records import (
     UpdatePublished,
     UpdatesAttested,
 )
-from ledger_ui.index.schema import FETCHED_BY_ENTRY, FOLDED_TABLES, REPLAYED_TABLES, SCHEMA, VERSION
+from ledger_ui.index.schema import FETCHED_BY_ENTRY, FOLDED_TABLES, REPLAYED_TABLES, SCHEMA
 
 _BATCH: Final = 2000
+_RETIRED: Final = "its writer was retired from entry "
 _MOST: Final = 2**63 - 1
 
 
@@ -40,11 +40,6 @@ class Fold:
     def __init__(self, db: sqlite3.Connection, log: LogStore) -> None:
         self._db, self._log = db, log
         db.executescript(SCHEMA)
-        if _state(db, "schema") != VERSION:
-            with db:
-                db.execute("BEGIN IMMEDIATE")
-                self._forget()
-                _set(db, schema=VERSION)
 
     @property
     def size(self) -> int:
@@ -57,40 +52,26 @@ class Fold:
         entries = self._log.entries(start, min(start + most, self._log.size))
         if not entries:
             return 0
+        size = entries[-1].index + 1
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._add(entries)
-            last = entries[-1]
-            _set(self._db, folded=last.index + 1, folded_block=last.block_number)
+            _set(self._db, folded=size, folded_block=entries[-1].block_number, folded_root=self._log.root(size))
             bump(self._db)
         return len(entries)
 
     def agrees(self) -> bool:
-        """Whether what was folded is still the log's: false after a reorganisation that nobody told of."""
+        """Whether what was folded is still the log's: false after a crash between the two."""
         size = self.size
-        if size > self._log.size:
-            return False
-        known = _state(self._db, "folded_root")
-        return known is None or not size or known == self._log.root(size)
-
-    def seal(self) -> None:
-        """Note the root of what was folded, for :meth:`agrees`."""
-        with self._db:
-            _set(self._db, folded_root=self._log.root(self.size))
+        return size <= self._log.size and (not size or _state(self._db, "folded_root") == self._log.root(size))
 
     def back_to(self, size: int) -> None:
-        """Undo the entries from ``size`` on."""
+        """Undo the entries from ``size`` on, which the log may have replaced by others already."""
         if size >= self.size:
             return
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            marks = ",".join("?" * len(MEMBER_KINDS))
-            query = f"SELECT 1 FROM entries WHERE idx >= ? AND kind IN ({marks})"  # noqa: S608
-            members = (
-                self._db.execute("SELECT 1 FROM peers WHERE admitted >= ? OR retired >= ?", (size, size)).fetchone()
-                or self._db.execute(query, (size, *MEMBER_KINDS)).fetchone()
-            )
-            if members or size == 0:
+            if size == 0:
                 self._forget()
             else:
                 self._undo(size)
@@ -117,6 +98,15 @@ class Fold:
         db.execute("DELETE FROM transactions WHERE tx_hash IN (SELECT tx_hash FROM orphans)")
         db.execute("DELETE FROM parents WHERE child >= ?", (size,))
         db.execute("DELETE FROM left_out WHERE by_idx >= ? OR update_idx >= ?", (size, size))
+        self._unaudit(size)
+        replayed = min(int(_state(db, "replayed") or 0), size)
+        for peer, since in db.execute("SELECT peer, retired_from FROM peers WHERE retired >= ?", (size,)).fetchall():
+            touched |= self._unretire(peer, since, size)
+            # What a replay knows of the updates that count again, it has to find out again.
+            first = db.execute("SELECT min(idx) FROM updates WHERE peer = ? AND idx >= ?", (peer, since)).fetchone()[0]
+            replayed = replayed if first is None else min(replayed, first)
+        db.execute("DELETE FROM peers WHERE admitted >= ?", (size,))
+        db.execute("DELETE FROM sites WHERE site NOT IN (SELECT site FROM peers)")
         changed = "SELECT min(round) FROM rounds WHERE last >= ? OR settled = 0 OR settled > ?"
         first = db.execute(changed, (size, size)).fetchone()[0]
         if first is not None:
@@ -124,9 +114,30 @@ class Fold:
             db.execute("DELETE FROM absences WHERE round >= ?", (first,))
         db.execute("DELETE FROM kinds")
         db.execute("INSERT INTO kinds SELECT kind, count(*) FROM entries WHERE idx < ? GROUP BY kind", (size,))
-        recount(db, (idx for idx in touched if idx is not None and idx < size))
-        replayed = min(int(_state(db, "replayed") or 0), size)
-        _set(db, folded=size, replayed=replayed, folded_root=self._log.root(size))
+        recount(db, (idx for idx in touched if idx < size))
+        block = db.execute("SELECT block FROM entries WHERE idx = ?", (size - 1,)).fetchone()
+        _set(db, folded=size, replayed=replayed, folded_block=block[0] if block else None)
+        _set(db, folded_root=self._log.root(size))
+
+    def _unaudit(self, size: int) -> None:
+        """Take back what audits said of a longer log."""
+        query = "SELECT idx FROM updates WHERE verdict IS NOT NULL AND verdict_size > ?"
+        for (idx,) in self._db.execute(query, (size,)).fetchall():
+            self._db.execute("UPDATE updates SET verdict = NULL, verdict_size = NULL WHERE idx = ?", (idx,))
+            self._db.execute("DELETE FROM verdicts WHERE idx = ?", (idx,))
+
+    def _unretire(self, peer: int, since: int, size: int) -> set[int]:
+        """Take back a retirement; one before it is in force again, which only a hostile contract has."""
+        query = "SELECT max(idx) FROM entries WHERE kind = 'PeerRetired' AND peer = ? AND idx < ?"
+        earlier = self._db.execute(query, (peer, size)).fetchone()[0]
+        if earlier is not None:
+            entry = self._log.entry(earlier)
+            if isinstance(entry.body, PeerRetired):
+                return self._retire(entry, entry.body)
+        gone = "UPDATE peers SET retired = NULL, retired_from = NULL, reason = NULL WHERE peer = ?"
+        self._db.execute(gone, (peer,))
+        self._count_again(peer, since)
+        return self._spoken(peer, since)
 
     def _add(self, entries: Sequence[Entry]) -> None:
         touched: set[int] = set()
@@ -161,56 +172,70 @@ class Fold:
 
     def _admit(self, entry: Entry, body: PeerAdmitted) -> None:
         db = self._db
+        if db.execute("SELECT 1 FROM peers WHERE peer = ?", (body.peer,)).fetchone():
+            return  # only a hostile contract admits a peer again
         row = db.execute("SELECT site FROM sites WHERE name = ?", (body.site,)).fetchone()
         site = body.peer if row is None else row[0]
         db.execute("INSERT OR IGNORE INTO sites VALUES (?, ?)", (site, body.site))
         peak = db.execute("SELECT max(round) FROM updates").fetchone()[0] or 0
         db.execute(
-            "INSERT OR IGNORE INTO peers (peer, account, site, roles, admitted, round_at_admission) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO peers (peer, account, site, roles, admitted, round_at_admission) VALUES (?, ?, ?, ?, ?, ?)",
             (body.peer, body.account, site, int(body.roles), entry.index, peak),
         )
 
     def _retire(self, entry: Entry, body: PeerRetired) -> set[int]:
+        """The last retirement is in force; more than one has only a hostile contract."""
         db, since = self._db, _fit(body.from_index)
+        before = db.execute("SELECT retired_from FROM peers WHERE peer = ?", (body.peer,)).fetchone()
+        if before is None:
+            return set()
         db.execute(
-            "UPDATE peers SET retired = ?, retired_from = ?, reason = ? WHERE peer = ? AND retired IS NULL",
+            "UPDATE peers SET retired = ?, retired_from = ?, reason = ? WHERE peer = ?",
             (entry.index, since, body.reason, body.peer),
         )
-        why = f"its writer was retired from entry {since} on, at entry {entry.index}"
+        first = since if before[0] is None else min(since, before[0])
+        self._count_again(body.peer, first)
+        why = f"{_RETIRED}{since} on, at entry {entry.index}"
         db.execute("UPDATE updates SET ignored = ? WHERE peer = ? AND idx >= ?", (why, body.peer, since))
-        own = (body.peer, since)
+        return self._spoken(body.peer, first)
+
+    def _count_again(self, peer: int, since: int) -> None:
+        """Let updates that a retirement made not count do so."""
+        query = "UPDATE updates SET ignored = NULL WHERE peer = ? AND idx >= ? AND substr(ignored, 1, ?) = ?"
+        self._db.execute(query, (peer, since, len(_RETIRED), _RETIRED))
+
+    def _spoken(self, peer: int, since: int) -> set[int]:
+        """Updates that a peer made from an entry on, or said something of."""
+        db, own = self._db, (peer, since)
         touched = _firsts(db.execute("SELECT idx FROM updates WHERE peer = ? AND idx >= ?", own))
         touched |= _firsts(db.execute("SELECT update_idx FROM attestations WHERE peer = ? AND idx >= ?", own))
         touched |= _firsts(db.execute("SELECT update_idx FROM objections WHERE peer = ? AND idx >= ?", own))
-        touched |= _firsts(
-            db.execute(
-                "SELECT parent FROM parents JOIN updates ON idx = child WHERE updates.peer = ? AND idx >= ?", own
-            )
-        )
-        return {idx for idx in touched if idx is not None}
+        query = "SELECT parent FROM parents JOIN updates ON idx = child WHERE updates.peer = ? AND idx >= ?"
+        return touched | _firsts(db.execute(query, own))
 
     def _publish(self, entry: Entry, body: UpdatePublished) -> set[int]:
         db, update = self._db, body.update
-        site = db.execute("SELECT site FROM peers WHERE peer = ?", (body.peer,)).fetchone()
+        site, ignored = self._standing(body.peer, entry.index)
         merged = sum(1 for parent in body.parents if parent.share_ppm)
-        db.execute(
+        made = db.execute(
             "INSERT OR IGNORE INTO updates (idx, peer, sequence, site, round, time_s, final, flags, content, weights, "
             "base, report, seen, seen_root, score_ppm, base_score_ppm, train_samples, test_samples, rule, encoding, "
-            "refers_to, sealed_at, extra, tx_hash, considered, merged) VALUES "
-            "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "refers_to, sealed_at, extra, tx_hash, considered, merged, ignored) VALUES "
+            "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                *(entry.index, body.peer, update.sequence, site[0] if site else None, _fit(update.round)),
+                *(entry.index, body.peer, update.sequence, site, _fit(update.round)),
                 *(_fit(entry.time_s), int(bool(update.flags & Flag.FINAL)), int(update.flags), update.content),
                 *(update.weights, update.base, update.report, _fit(update.seen), update.seen_root, update.score_ppm),
                 *(update.base_score_ppm, _fit(update.train_samples), _fit(update.test_samples), update.rule),
                 *(int(update.encoding), _fit(update.refers_to), _fit(update.sealed_at), update.extra, entry.tx_hash),
-                *(len(body.parents), merged),
+                *(len(body.parents), merged, ignored),
             ),
         )
+        if not made.rowcount:
+            return set()  # only a hostile contract takes the same name twice: the first one has it
         touched = {entry.index}
         for position, parent in enumerate(body.parents):
-            idx = self._idx(parent.peer, parent.sequence)
+            idx = self._idx(parent.peer, parent.sequence, entry.index)
             row = (entry.index, position, idx, parent.peer, parent.sequence, parent.share_ppm)
             db.execute("INSERT OR IGNORE INTO parents VALUES (?, ?, ?, ?, ?, ?)", row)
             if idx is not None:
@@ -227,9 +252,19 @@ class Fold:
                 touched.add(idx)
         return touched
 
-    def _idx(self, peer: int, sequence: int) -> int | None:
+    def _standing(self, peer: int, index: int) -> tuple[int | None, str | None]:
+        """A peer's site, and why what it writes at this entry does not count."""
+        query = "SELECT site, retired, retired_from FROM peers WHERE peer = ?"
+        row = self._db.execute(query, (peer,)).fetchone()
+        if row is None:
+            return None, "its writer was never admitted"
+        site, retired, since = row
+        return site, None if since is None or index < since else f"{_RETIRED}{since} on, at entry {retired}"
+
+    def _idx(self, peer: int, sequence: int, before: int = _MOST) -> int | None:
+        """Entry of an update, if it is before another one: nothing can stand on what comes later, or on itself."""
         row = self._db.execute("SELECT idx FROM updates WHERE peer = ? AND sequence = ?", (peer, sequence)).fetchone()
-        return None if row is None else int(row[0])
+        return None if row is None or row[0] >= before else int(row[0])
 
 
 def recount(db: sqlite3.Connection, updates: Iterable[int]) -> None:
@@ -240,7 +275,7 @@ def recount(db: sqlite3.Connection, updates: Iterable[int]) -> None:
             continue
         peer, site, final, ignored = row
         children, merged_by = db.execute(
-            "SELECT count(*), count(DISTINCT CASE WHEN c.peer != ? AND c.ignored IS NULL THEN c.peer END) "
+            "SELECT count(DISTINCT c.idx), count(DISTINCT CASE WHEN c.peer != ? AND c.ignored IS NULL THEN c.peer END) "
             "FROM parents p JOIN updates c ON c.idx = p.child WHERE p.parent = ? AND p.share_ppm > 0",
             (peer, idx),
         ).fetchone()
@@ -251,7 +286,7 @@ def recount(db: sqlite3.Connection, updates: Iterable[int]) -> None:
         many = 0
         for said, who in db.execute(
             "SELECT a.score_ppm, p.site FROM attestations a JOIN peers p ON p.peer = a.peer "
-            "WHERE a.update_idx = ? AND (p.retired_from IS NULL OR a.idx < p.retired_from)",
+            "WHERE a.update_idx = ? AND a.idx > p.admitted AND (p.retired_from IS NULL OR a.idx < p.retired_from)",
             (idx,),
         ):
             many += 1
@@ -260,7 +295,7 @@ def recount(db: sqlite3.Connection, updates: Iterable[int]) -> None:
         medians = [lower_median(values) for values in by_site.values()]
         objections, withdrawn = db.execute(
             "SELECT count(*), coalesce(sum(o.reason = ? AND o.peer = ?), 0) FROM objections o "
-            "JOIN peers p ON p.peer = o.peer WHERE o.update_idx = ? AND "
+            "JOIN peers p ON p.peer = o.peer WHERE o.update_idx = ? AND o.idx > p.admitted AND "
             "(p.retired_from IS NULL OR o.idx < p.retired_from)",
             (int(Reason.WITHDRAWN), peer, idx),
         ).fetchone()

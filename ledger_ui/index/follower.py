@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
+import logging
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from fl_node.errors import ChainUnavailable, FlNodeError, InconsistentLog, LedgerError
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.log_store import LogStore
 from fl_node.ledger.protocol import LedgerReader
+from ledger_ui.index import made
 from ledger_ui.index.fold import Fold
 from ledger_ui.index.store import Store
+from ledger_ui.index.watched import Waiting, Watched
 
-_MOST_PAUSE_S: Final = 15.0
+_MOST_PAUSE_S: Final = 4.0
+#: After so long without an answer the chain counts as down, though it is still waited for.
+_SILENT_S: Final = 5.0
+_LOOK_S: Final = 0.5
+_STRANGE: Final = (
+    "the index was not made on this computer: its entries are as whoever made it says, and nothing of them is checked "
+    "until the chain answers"
+)
+_log = logging.getLogger(__name__)
 
 #: Gives true while it has more to do: it is asked again at once then, after another look at the chain.
 Step = Callable[[LogStore, sqlite3.Connection], bool | None]
@@ -33,7 +41,7 @@ class Following:
     Attributes:
         state: ``starting``; ``catching-up`` (being built, or far behind); ``following``; ``chain-down``;
             ``inconsistent`` (the endpoint's entries do not have the contract's root); ``refused`` (another chain, no
-            contract); ``elsewhere`` (another process keeps this index).
+            contract, a disk that is full: ``detail`` says); ``elsewhere`` (another process keeps this index).
         detail: why, in words; empty while all is well.
         since: local time at which this state began, seconds since 1970.
         size: entries in the index; ``folded``: of them, those that pages show.
@@ -51,14 +59,14 @@ class Following:
 
 
 class Follower:
-    """Follows one ledger in a thread of its own.
+    """Follows one ledger in a thread of its own, whatever happens, until it is told to stop.
 
     Args:
         store: the index.
         connect: opens the ledger; called again until it answers.
         depth: blocks on top of an entry before it counts as seen.
         poll_s: seconds between looks at the chain.
-        changed: called, in the follower's thread, whenever the index or the state is another.
+        changed: called, in the follower's threads, whenever the index or the state is another.
     """
 
     def __init__(
@@ -70,9 +78,13 @@ class Follower:
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._store, self._connect, self._depth, self._poll_s, self._changed = store, connect, depth, poll_s, changed
-        self._stop, self._now = threading.Event(), Following(since=time.time())
-        self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
+        self._stop, self._now, self._telling = threading.Event(), Following(since=time.time()), threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._run, name="follow", daemon=True),
+            threading.Thread(target=self._listen, name="listen", daemon=True),
+        ]
         self._after: list[Step] = []
+        self._waiting, self._told_at, self._version = Waiting(), 0.0, 0
 
     @property
     def now(self) -> Following:
@@ -84,7 +96,8 @@ class Follower:
         self._after.append(step)
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def look(self) -> None:
         """Look at the chain once, in the calling thread, instead of :meth:`start`.
@@ -92,130 +105,207 @@ class Follower:
         Raises:
             FlNodeError: as the thread would tell by its state.
         """
-        self._follow(once=True)
+        had = self._store.claimed
+        if not self._store.claim():
+            raise LedgerError(f"another process keeps the index {self._store.path}; end it, or name another place")
+        try:
+            self._store.fit()
+            self._follow(once=True)
+        finally:
+            if not had:
+                self._store.release()
 
     def stop(self) -> None:
-        """Come to an end; waits for the step under way."""
+        """Come to an end; waits for the step under way, but not for a chain that does not answer."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=30.0)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout=5.0)
 
-    # ---- below -----------------------------------------------------------------------------------------------------
+    # ---- the thread ------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        lock = _lock(self._store.path)
-        while lock is None and not self._stop.is_set():
-            self._tell(state="elsewhere", detail="another process keeps this index level with the chain")
-            self._look_elsewhere()
-            self._stop.wait(self._poll_s)
-            lock = _lock(self._store.path)
-        pause_s = self._poll_s
+        pause_s, kept = self._poll_s, False
         while not self._stop.is_set():
+            heard, more = self._now.heard_at, False
             try:
+                if not self._store.claim():
+                    self._look_elsewhere()
+                    self._stop.wait(self._poll_s)
+                    continue
+                if not kept:
+                    self._store.fit()
+                    kept = True
+                    self._level_offline()
                 self._follow()
-                return
-            except ChainUnavailable as cause:
-                self._tell(state="chain-down", detail=str(cause))
-            except InconsistentLog as cause:
-                self._tell(state="inconsistent", detail=str(cause))
-            except (FlNodeError, sqlite3.Error, OSError) as cause:
-                self._tell(state="refused", detail=str(cause))
-            more = self._level_offline()
+            except _StoppedError:
+                break
+            except Exception as cause:
+                more = self._after_trouble(cause)
+            pause_s = self._poll_s if self._now.heard_at != heard else min(2 * pause_s, _MOST_PAUSE_S)
             self._stop.wait(0 if more else pause_s)
-            pause_s = min(2 * pause_s, _MOST_PAUSE_S)
-        if lock is not None:
-            os.close(lock)
+        self._store.release()
+
+    def _listen(self) -> None:
+        """Say that the chain is silent while it is waited for: an endpoint may take very long not to answer."""
+        while not self._stop.wait(_LOOK_S):
+            seconds = self._waiting.seconds
+            if seconds > _SILENT_S:
+                words = f"the chain has not answered for {int(seconds)} seconds; it is still being asked"
+                self._tell(state="chain-down", detail=words)
+
+    def _after_trouble(self, cause: Exception) -> bool:
+        """Say what is wrong, and make the best of what there is; whether there is more to do at once."""
+        try:
+            if made.is_damage(cause) or (isinstance(cause, InconsistentLog) and not self._is_sound()):
+                self._store.make_anew("the index was damaged: it is being made again")
+                self._tell(state="catching-up", detail=self._store.note, size=0, folded=0)
+                return True
+            self._tell(**_told(cause))
+            return self._level_offline()
+        except Exception as further:
+            self._tell(**_told(further))
+            return False
 
     def _follow(self, once: bool = False) -> None:
         """Until told to stop, or the chain is lost."""
-        reader = self._connect()
-        try:
-            with LedgerIndex(self._store.path, reader, self._depth) as log:
-                db = self._store.writer()
-                try:
-                    self._go_on(log, Fold(db, log), db, once)
-                finally:
-                    db.close()
-        finally:
-            close = getattr(reader, "close", None)
-            if close is not None:
-                close()
+        with self._waiting():
+            reader = Watched(self._connect(), self._waiting, self._progress)
+        with closing(reader):
+            if self._store.foreign:
+                reader.head(self._depth)  # so the chain is there
+                self._store.make_anew("the index was not made on this computer: it is being made again from the chain")
+            ledger = cast(LedgerReader, reader)
+            with LedgerIndex(self._store.path, ledger, self._depth) as log, closing(self._store.writer()) as db:
+                self._go_on(log, self._folded(log, db), db, once)
 
     def _go_on(self, log: LedgerIndex, fold: Fold, db: sqlite3.Connection, once: bool) -> None:
-        if not fold.agrees():
-            fold.back_to(0)
         while not self._stop.is_set():
             synced = log.sync()
             if synced.orphaned:
                 fold.back_to(min(entry.index for entry in synced.orphaned))
-            more = self._level(log, fold, db)
-            self._tell(state="following", detail="", block=synced.head.block_number, heard_at=time.time())
+            self._level(log, fold)
+            more, trouble = self._steps(log, db)
+            self._store.note = ""
+            self._tell(state="following", detail=trouble, block=synced.head.block_number, heard_at=time.time())
             if once and not more:
                 return
             self._stop.wait(0 if more else self._poll_s)
+            if self._store.suspect:
+                raise _damaged()
 
-    def _level(self, log: LogStore, fold: Fold, db: sqlite3.Connection) -> bool:
-        """Fold what is new, and have the steps done; whether some step has more to do."""
-        moved = False
+    def _folded(self, log: LogStore, db: sqlite3.Connection) -> Fold:
+        fold = Fold(db, log)
+        if not fold.agrees():
+            fold.back_to(0)
+        return fold
+
+    def _level(self, log: LogStore, fold: Fold) -> None:
+        """Fold what is new."""
         while not self._stop.is_set() and fold.advance():
-            moved = True
-            if log.size - fold.size > 0:
-                self._tell(state="catching-up", detail="", size=log.size, folded=fold.size)
-        if moved:
-            fold.seal()
+            if log.size > fold.size:
+                detail = f"{fold.size:,} of {log.size:,} entries are worked in"
+                self._tell(state="catching-up", detail=detail, size=log.size, folded=fold.size)
         self._tell(size=log.size, folded=fold.size)
-        return self._steps(log, db)
 
-    def _steps(self, log: LogStore, db: sqlite3.Connection) -> bool:
-        more, before = False, db.total_changes
+    def _steps(self, log: LogStore, db: sqlite3.Connection) -> tuple[bool, str]:
+        """Have the steps done: whether some step has more to do, and what went wrong."""
+        more, trouble, before = False, "", db.total_changes
         for step in self._after:
-            if not self._stop.is_set():
+            if self._stop.is_set():
+                break
+            try:
                 more = bool(step(log, db)) or more
+            except Exception as cause:
+                if made.is_damage(cause):
+                    raise
+                self._complain(cause)
+                trouble = f"some of what follows from the log is missing: {_words(cause)}"
         if db.total_changes != before:
             self._changed()
-        return more
+        return more, trouble
 
     def _level_offline(self) -> bool:
         """Fold what is in the log already, though the chain does not answer; whether some step has more to do."""
-        with suppress(LedgerError, sqlite3.Error):
-            log, db = LogStore(self._store.path), self._store.writer()
-            try:
-                fold = Fold(db, log)
-                if not fold.agrees():
-                    fold.back_to(0)
-                while not self._stop.is_set() and fold.advance():
-                    pass
-                fold.seal()
-                block = db.execute("SELECT value FROM meta WHERE key = 'block'").fetchone()
-                self._tell(size=log.size, folded=fold.size, block=block[0] if block else None)
-                return self._steps(log, db)
-            finally:
-                db.close()
-                log.close()
-        return False
+        with closing(LogStore(self._store.path)) as log, closing(self._store.writer()) as db:
+            fold = self._folded(log, db)
+            while not self._stop.is_set() and fold.advance():
+                self._tell(size=log.size, folded=fold.size)
+            block = db.execute("SELECT value FROM meta WHERE key = 'block'").fetchone()
+            self._tell(size=log.size, folded=fold.size, block=block[0] if block else None)
+            return self._steps(log, db)[0]
 
     def _look_elsewhere(self) -> None:
-        with suppress(LedgerError, sqlite3.Error), self._store.reading() as db:
-            folded = db.execute("SELECT value FROM ui_state WHERE key = 'folded'").fetchone()
+        with self._store.reading() as db:
+            known = dict(db.execute("SELECT key, value FROM ui_state WHERE key IN ('folded', 'version')").fetchall())
             meta = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('size', 'block')").fetchall())
-            self._tell(size=meta.get("size", 0), folded=folded[0] if folded else 0, block=meta.get("block"))
+        detail = "another process keeps this index level with the chain"
+        size, folded = meta.get("size", 0), known.get("folded") or 0
+        self._tell(state="elsewhere", detail=detail, size=size, folded=folded, block=meta.get("block"))
+        if known.get("version") != self._version:
+            self._version = known.get("version") or 0
+            self._changed()
+
+    def _is_sound(self) -> bool:
+        """Whether the log in the index still has the root that it had when it was read."""
+        with closing(LogStore(self._store.path)) as log:
+            return not log.size or log.root() == log.head.root
+
+    def _progress(self, read: int) -> None:
+        if self._stop.is_set():
+            raise _StoppedError
+        if time.monotonic() - self._told_at > _LOOK_S:
+            self._told_at = time.monotonic()
+            self._tell(state="catching-up", detail=f"reading the log from the chain: {read:,} entries so far")
+
+    # ---- telling ---------------------------------------------------------------------------------------------------
 
     def _tell(self, **news: object) -> None:
-        before = self._now
-        after = replace(before, **news)  # type: ignore[arg-type]
-        if after.state != before.state:
-            after = replace(after, since=time.time())
-        self._now = after
+        with self._telling:
+            before = self._now
+            after = replace(before, **news)  # type: ignore[arg-type]
+            if "detail" in news:
+                notes = (after.detail, self._store.note if self._store.note != after.detail else "", self._strange())
+                after = replace(after, detail="; ".join(note for note in notes if note))
+            if after.state != before.state:
+                after = replace(after, since=time.time())
+            self._now = after
         if replace(after, heard_at=None, block=None) != replace(before, heard_at=None, block=None):
             self._changed()
 
+    def _strange(self) -> str:
+        try:
+            return _STRANGE if self._store.foreign else ""
+        except sqlite3.Error:
+            return ""
 
-def _lock(path: Path) -> int | None:
-    """The right to write this index, for as long as the process lives; ``None`` where another one has it."""
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        return None
-    return lock
+    def _complain(self, cause: Exception) -> None:
+        _log.warning("the explorer goes on, but: %s", _words(cause), exc_info=cause)
+
+
+class _StoppedError(Exception):
+    """It is over."""
+
+
+def _damaged() -> sqlite3.DatabaseError:
+    found = sqlite3.DatabaseError("the index is damaged")
+    found.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return found
+
+
+def _told(cause: Exception) -> dict[str, str]:
+    """State and words for what ended the following."""
+    if isinstance(cause, ChainUnavailable):
+        return {"state": "chain-down", "detail": str(cause)}
+    if isinstance(cause, InconsistentLog):
+        return {"state": "inconsistent", "detail": str(cause)}
+    if isinstance(cause, FlNodeError):
+        return {"state": "refused", "detail": str(cause)}
+    if isinstance(cause, sqlite3.Error | OSError):
+        return {"state": "refused", "detail": f"the index cannot be kept: {_words(cause)}; check its folder and disk"}
+    _log.warning("the explorer cannot follow the chain", exc_info=cause)
+    return {"state": "refused", "detail": f"the explorer went wrong, and goes on trying: {_words(cause)}"}
+
+
+def _words(cause: Exception) -> str:
+    return f"{type(cause).__name__}: {cause}"[:300]
