@@ -195,7 +195,8 @@ def _told(error: PageError, frame: Frame | None = None, slug: str = "") -> BaseR
 
 def _wants_json() -> bool:
     """Whether the address is of JSON, CSV and the like; all others are for people."""
-    return "." in request.path.rsplit("/", 1)[-1]
+    name = request.path.rsplit("/", 1)[-1]
+    return "." in name and not name.endswith(".zip")
 
 
 def _refused_by_http(federations: dict[str, Shown], error: HTTPException) -> BaseResponse:

@@ -21,6 +21,8 @@ from fl_node.records import UpdateRef
 _MOST: Final = 8
 _KEPT_S: Final = 3600.0
 _MOST_BYTES: Final = 2 << 30
+_MOST_TOLD: Final = 3
+_LONGEST: Final = 160
 _SCOPE: Final = re.compile(r"pack (?:(all)|round ([0-9]{1,10})|update ([0-9]{1,10}#[0-9]{1,10}))( blobs)?")
 
 
@@ -92,15 +94,7 @@ class Packs:
         part = self._folder / f".{os.getpid()}.part"
         shutil.move(made, part)
         part.replace(self._file(pack, root))
-        try:
-            missing = [str(one) for one in json.loads(told)["missing"]]
-        except (ValueError, KeyError, TypeError):
-            return ""
-        return (
-            f"not in it: {'; '.join(missing[:5])}" + (f"; {len(missing) - 5} more" if len(missing) > 5 else "")
-            if missing
-            else ""
-        )
+        return _missing(told)
 
     def forget(self) -> None:
         """Delete what an earlier explorer left."""
@@ -128,3 +122,15 @@ class Packs:
 
     def _file(self, pack: Pack, root: bytes) -> Path:
         return self._folder / f"{hashlib.sha256(f'{pack.scope} {root.hex()}'.encode()).hexdigest()[:32]}.zip"
+
+
+def _missing(told: str) -> str:
+    """What is not in a pack, in words, by what ``fl-node export --json`` printed."""
+    try:
+        missing = [str(one) for one in json.loads(told)["missing"]]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    if not missing:
+        return ""
+    more = f"; and {len(missing) - _MOST_TOLD} more" if len(missing) > _MOST_TOLD else ""
+    return f"not in it: {'; '.join(one[:_LONGEST] for one in missing[:_MOST_TOLD])}{more}"

@@ -1,5 +1,5 @@
 """The pages, a module for each noun. Importing this registers all of them."""
 
-from ledger_ui.pages import entries, federation, live, updates
+from ledger_ui.pages import audit, entries, federation, live, provenance, updates
 
-__all__ = ["entries", "federation", "live", "updates"]
+__all__ = ["audit", "entries", "federation", "live", "provenance", "updates"]
