@@ -7,10 +7,17 @@ from types import SimpleNamespace
 
 from markupsafe import Markup
 
-from ledger_ui.charts import activity, scores, strip
+from ledger_ui.charts import activity, bars, conduct, scores, strip
 
 #: By name; a chart's module is imported here.
-CHARTS: dict[str, Callable[..., Markup]] = {"activity": activity.draw, "scores": scores.draw, "strip": strip.draw}
+CHARTS: dict[str, Callable[..., Markup]] = {
+    "activity": activity.draw,
+    "calibration": conduct.calibration,
+    "cell": bars.cell,
+    "own_scores": conduct.own_scores,
+    "scores": scores.draw,
+    "strip": strip.draw,
+}
 
 
 def for_templates() -> SimpleNamespace:
