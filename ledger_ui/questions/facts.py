@@ -116,7 +116,8 @@ def summary_of(entry: Entry) -> str:
                 f"made from {f'{merged} updates' if merged != 1 else '1 update'}"
             )
         case UpdatesAttested() as body:
-            return f"peer {body.peer} measured {_listed([f'{i.peer}#{i.sequence} {percent(i.score_ppm)}' for i in body.items])}"
+            items = [f"{item.peer}#{item.sequence} {percent(item.score_ppm)}" for item in body.items]
+            return f"peer {body.peer} measured {_listed(items)}"
         case UpdateObjected() as body:
             return f"peer {body.peer} of {body.target}: {REASONS[body.reason]}"
         case UnknownEntry() as body:
