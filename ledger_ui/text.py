@@ -73,10 +73,10 @@ def storable(text: str) -> str:
 def percent(ppm: int | None, places: int = 2) -> str:
     """A score as a percentage.
 
-    >>> percent(873_500), percent(None)
-    ('87.35 %', '–')
+    >>> percent(873_500), percent(None), percent(-3)
+    ('87.35 %', '–', '0.00 %')
     """
-    return "–" if ppm is None else f"{ppm * 100 / PPM:.{places}f} %"
+    return "–" if ppm is None else f"{round(ppm * 100 / PPM, places) + 0.0:.{places}f} %"
 
 
 def utc(time_s: float | None) -> str:
