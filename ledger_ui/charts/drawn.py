@@ -7,13 +7,15 @@ from types import SimpleNamespace
 
 from markupsafe import Markup
 
-from ledger_ui.charts import activity, bars, conduct, scores, strip
+from ledger_ui.charts import activity, bars, conduct, heat, matrix, scores, strip
 
 #: By name; a chart's module is imported here.
 CHARTS: dict[str, Callable[..., Markup]] = {
     "activity": activity.draw,
     "calibration": conduct.calibration,
     "cell": bars.cell,
+    "heat": heat.draw,
+    "matrix": matrix.draw,
     "own_scores": conduct.own_scores,
     "scores": scores.draw,
     "strip": strip.draw,

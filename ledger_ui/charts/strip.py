@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 from ledger_ui.questions.strip import Strip
 from ledger_ui.text import visible
 
-_CELL, _ROW, _LABEL, _TOP = 13, 16, 168, 20
+_CELL, _ROW, _TOP, _LETTER, _EDGE = 13, 16, 20, 6.4, 6
 _LONGEST: Final = 24
 
 #: The sign of each state, on a square of twelve by twelve; the same signs as on badges.
@@ -28,7 +28,9 @@ _SIGNS: Final = {
 
 def draw(strip: Strip) -> Markup:
     """The strip of a page; it keeps its size, so it belongs into something that scrolls."""
-    width = _LABEL + _CELL * len(strip.rounds) + 4
+    names = [visible(site.name or f"site {site.site}", _LONGEST) for site in strip.sites]
+    left = _EDGE + round(_LETTER * max(map(len, names), default=0)) + 8
+    width = left + _CELL * len(strip.rounds) + _EDGE
     height = _TOP + _ROW * len(strip.sites) + 2
     parts = [
         f'<svg class="chart cells" role="img" aria-labelledby="strip-title" width="{width}" height="{height}" '
@@ -37,13 +39,13 @@ def draw(strip: Strip) -> Markup:
         "<defs>",
         *(_sign(state) for state in _SIGNS),
         "</defs>",
-        *_axis(strip),
+        *_axis(strip, left),
     ]
-    for at, site in enumerate(strip.sites):
-        name = escape(visible(site.name, _LONGEST))
-        parts.append(f'<g transform="translate(0 {_TOP + _ROW * at})"><text x="0" y="11">{name}</text>')
+    for at, (site, plain) in enumerate(zip(strip.sites, names, strict=True)):
+        name = escape(plain)
+        parts.append(f'<g transform="translate(0 {_TOP + _ROW * at})"><text x="{_EDGE}" y="11">{name}</text>')
         parts += [
-            f'<use href="#s-{state}" x="{_LABEL + _CELL * column}"><title>{name}, round {number}: {state}</title></use>'
+            f'<use href="#s-{state}" x="{left + _CELL * column}"><title>{name}, round {number}: {state}</title></use>'
             for column, (number, state) in enumerate(zip(strip.rounds, site.states, strict=True))
         ]
         parts.append("</g>")
@@ -64,12 +66,12 @@ def _sign(state: str) -> str:
     )
 
 
-def _axis(strip: Strip) -> list[str]:
+def _axis(strip: Strip, left: int) -> list[str]:
     """Every fifth round, and the first, so that numbers do not touch one another."""
     found = []
     digits = len(str(strip.rounds[-1])) if strip.rounds else 1
     step = 5 if digits < 5 else 10
     for column, number in enumerate(strip.rounds):
         if column == 0 or (number % step == 0 and column >= (digits + 1) // 2):
-            found.append(f'<text x="{_LABEL + _CELL * column}" y="12">{number}</text>')
+            found.append(f'<text x="{left + _CELL * column}" y="12">{number}</text>')
     return found
