@@ -51,8 +51,7 @@ def scatter(
     plot = Plot(WIDTH, HEIGHT, low, high, low, high)
     marks = [(value, number(value)) for value in ticks(low, high)]
     parts = plot.axes(x_label, y_label, marks, marks)
-    parts.append(_slanted(plot, 0.0, "equal"))
-    parts.append(element("text", said(equal), x=plot.x.end - 4, y=plot.y.end + 26, text_anchor="end"))
+    parts.append(f"<g><title>{said(equal)}</title>{_slanted(plot, 0.0, 'equal')}</g>")
     if offset is not None and abs(offset) < high - low:
         parts.append(f"<g><title>{said(offset_name)}</title>{_slanted(plot, offset, 'offset')}</g>")
     parts += [

@@ -78,7 +78,7 @@ def inclusion(db: sqlite3.Connection, site: int, peers: Sequence[Member], rows: 
     by = _merged_by(db, taken["idx"], site) if taken is not None else []
     missing, awaited = _absent(db, [one.peer for one in peers], rounds, {row["round"] for row in counting})
     found = Inclusion(
-        standing=_standing(peers, last, lately, states),
+        standing=_standing(peers, last, lately, states, taken is not None),
         words="",
         rounds=rounds,
         published=len(lately),
@@ -123,14 +123,13 @@ def words_of(found: Inclusion) -> str:
     elif found.standing == "not-lately":
         last = f"{found.last_update} of round {found.last_round}"
         start = f"Not lately: its last update is {last}, before {_span(found.rounds)}"
-    elif not found.published:
-        start = f"Yes, to its end: it has closed with {found.last_update} of round {found.last_round}"
     else:
         first = {"in": "Yes", "waiting": "Not yet", "left-out": "Published, but not merged"}[found.standing]
-        start = (
-            f"{first}: other sites merged {found.merged} of {_many(found.published, 'update')} that it published in "
-            f"{_span(found.rounds)}"
-        )
+        span = _span(found.rounds)
+        start = f"{first}: it has closed with {found.last_update} of round {found.last_round}, before {span}"
+        if found.published:
+            published = _many(found.published, "update")
+            start = f"{first}: other sites merged {found.merged} of {published} that it published in {span}"
     closed = f"it has closed with {found.last_update}" if found.closed and found.published else ""
     return "; ".join(part for part in (start, _taken(found), _left_out(found), _missing(found), closed) if part) + "."
 
@@ -147,15 +146,19 @@ def _became(db: sqlite3.Connection, row: sqlite3.Row, site: int) -> str:
 
 
 def _standing(
-    peers: Sequence[Member], last: sqlite3.Row | None, lately: Sequence[sqlite3.Row], states: Counter[str]
+    peers: Sequence[Member],
+    last: sqlite3.Row | None,
+    lately: Sequence[sqlite3.Row],
+    states: Counter[str],
+    ever_merged: bool,
 ) -> InOrOut:
     if last is None:
         return "never"
     if peers and all(one.standing == "retired" for one in peers):
         return "retired"
-    if not lately:
-        return "in" if last["final"] else "not-lately"
-    if states["merged"]:
+    if not lately and not last["final"]:
+        return "not-lately"
+    if states["merged"] or (not lately and ever_merged):
         return "in"
     return "left-out" if states["left-out"] else "waiting"
 
@@ -225,6 +228,8 @@ def _span(rounds: Sequence[int]) -> str:
 
 
 def _taken(found: Inclusion) -> str:
+    if not found.others and found.last_merged is None:
+        return "there is no peer of another site that could merge them"
     if found.last_merged is None:
         return "no other site has merged any of those that were looked at" if found.standing != "waiting" else ""
     of = f" of {found.others:,}" if found.merged_by_many <= found.others else ""
