@@ -24,6 +24,7 @@ from ledger_ui.charts.drawn import for_templates
 from ledger_ui.contexts import Frame
 from ledger_ui.federation import Shown
 from ledger_ui.options import Options
+from ledger_ui.pages.federation import all_federations
 from ledger_ui.pages.live import Listeners
 from ledger_ui.registry import PAGES, ROUTES, Page, PageError, Route
 from ledger_ui.respond import as_json, asked, frame_of, respond
@@ -114,6 +115,7 @@ def _routes(app: Flask, federations: dict[str, Shown]) -> None:
     for route in ROUTES.values():
         app.add_url_rule(f"/<slug>{route.rule}", route.name, _plain(route, federations), methods=[route.method])
     app.add_url_rule("/", "index", partial(_index, federations))
+    app.add_url_rule("/index.json", "index.json", partial(_index_json, federations))
     app.add_url_rule("/static/<path:name>", "static", _static)
 
 
@@ -142,11 +144,16 @@ def _found(federations: dict[str, Shown], slug: str) -> Shown:
 def _index(federations: dict[str, Shown]) -> BaseResponse | str:
     if len(federations) == 1:
         return redirect(Urls(request.script_root, next(iter(federations))).federation())
-    cards = []
-    for one in federations.values():
-        with one.store.reading() as db:
-            cards.append((frame_of(one, db), Urls(request.script_root, one.slug).federation()))
-    return render_template("index.html", cards=cards, urls=Urls(request.script_root, ""), frame=None, entry=None)
+    page = all_federations(federations, request.script_root)
+    return render_template("index.html", page=page, urls=Urls(request.script_root, ""), frame=None, entry=None)
+
+
+def _index_json(federations: dict[str, Shown]) -> BaseResponse:
+    page = all_federations(federations, request.script_root)
+    response = Response(json.dumps(page.model_dump(), ensure_ascii=False), mimetype="application/json")
+    response.add_etag()
+    response.headers["Cache-Control"] = "private, no-cache"
+    return response.make_conditional(request)
 
 
 # ---- what every request and answer goes through ------------------------------------------------------------------
