@@ -150,7 +150,7 @@ def _index(federations: dict[str, Shown]) -> BaseResponse | str:
 
 def _index_json(federations: dict[str, Shown]) -> BaseResponse:
     page = all_federations(federations, request.script_root)
-    response = Response(as_json(page.model_dump()), mimetype="application/json")
+    response = as_json(page.model_dump())
     response.add_etag()
     response.headers["Cache-Control"] = "private, no-cache"
     return response.make_conditional(request)
