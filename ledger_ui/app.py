@@ -101,7 +101,7 @@ def create_app(options: Options | None = None, *, start: bool = True) -> Flask:
 def _opened(options: Options) -> dict[str, Shown]:
     found: dict[str, Shown] = {}
     for source in options.sources:
-        one = Shown(source, options.poll_s, verify=options.verify, harvest=options.harvest)
+        one = Shown(source, options.poll_s, verify=options.verify, harvest=options.harvest, monitor=options.monitor)
         found.setdefault(one.slug, one)
     return found
 
@@ -161,7 +161,7 @@ def _index_json(federations: dict[str, Shown]) -> BaseResponse:
 
 def _guarded(response: Response) -> Response:
     headers = response.headers
-    headers["Content-Security-Policy"] = POLICY
+    headers.setdefault("Content-Security-Policy", POLICY)  # downloads have a stricter one
     headers["X-Content-Type-Options"] = "nosniff"
     headers["X-Frame-Options"] = "DENY"
     # Not no-referrer: then browsers would not say of a form that it is one of ours.

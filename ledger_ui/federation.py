@@ -25,6 +25,7 @@ from ledger_ui.index.harvest import Harvester
 from ledger_ui.index.replayed import Replayed
 from ledger_ui.index.store import Store
 from ledger_ui.jobs import Jobs
+from ledger_ui.watch import Watch
 
 _LONGEST_NAME: Final = 24
 
@@ -52,13 +53,16 @@ class Shown:
         source: what the user named.
         poll_s: seconds between looks at the chain.
         verify: readers may have audits and packs made.
+        monitor: run ``fl-node monitor`` beside.
         harvest: peers are asked for reports, checkpoints and content, and the endpoint for transactions.
 
     Raises:
         SpecError: the file is malformed, or nobody has deployed it.
     """
 
-    def __init__(self, source: Source, poll_s: float = 1.0, *, verify: bool = False, harvest: bool = False) -> None:
+    def __init__(
+        self, source: Source, poll_s: float = 1.0, *, verify: bool = False, harvest: bool = False, monitor: bool = False
+    ) -> None:
         config = NodeConfig(federation=str(source.file), rpc=source.rpc)
         self.source = source
         self.federation: Federation
@@ -80,7 +84,11 @@ class Shown:
         rpc = self.deployment.rpc
         self.jobs = Jobs(self.store, source.file, rpc, self.changed, self._leads)
         self.harvester = Harvester(self.store, self.spec, rpc, lambda: self.follower.now.state, self.changed)
-        self._harvests = harvest
+        #: Whether peers are asked for more than the log.
+        self.harvests = harvest
+        self.watch = Watch(self.store, source.file, rpc, self.changed, self._leads)
+        #: Whether the monitor runs beside.
+        self.watches = monitor
         #: Whether audits and packs may be asked for here.
         self.verifies = verify
 
@@ -93,14 +101,17 @@ class Shown:
         self.follower.start()
         if self.verifies:
             self.jobs.start()
-        if self._harvests:
+        if self.harvests:
             self.harvester.start()
+        if self.watches:
+            self.watch.start()
 
     def stop(self) -> None:
         """Stop what runs; the index stays."""
         self.end()
         self.jobs.stop()
         self.harvester.stop()
+        self.watch.stop()
         self.follower.stop()
         self.store.close()
 
@@ -109,6 +120,7 @@ class Shown:
         self._ended = True
         self.jobs.end()
         self.harvester.end()
+        self.watch.end()
         self.changed()
 
     @property

@@ -98,6 +98,17 @@ class GatewayBlobs:
             raise
         return self._spooled(data)
 
+    def block(self, cid: Cid, max_bytes: int, ref: UpdateRef | None = None) -> memoryview:
+        """One block of a file from a gateway, checked; for files that are too large to be held in memory.
+
+        Raises:
+            As :meth:`hold`.
+        """
+        endpoints = self._order(ref)
+        if not endpoints:
+            raise ContentUnavailable(f"{cid} cannot be had: {self._why_nobody()}")
+        return self._fetcher.block(cid, max_bytes, endpoints)
+
     def asked(self, cid: Cid, ref: UpdateRef | None = None) -> Holders | None:
         """Ask every announced gateway whether it has the file's root block."""
         if not self._announced:

@@ -116,6 +116,10 @@ class Fetcher:
             raise StoreUnreachable(f"fetched {cid}, but the own content store did not take it: {cause}") from cause
         return data
 
+    def block(self, cid: Cid, max_bytes: int, endpoints: Sequence[str | Endpoint]) -> memoryview:
+        """One block, root, node or leaf, from whoever gives it. Raises as :meth:`fetch`."""
+        return _Task(self, cid, endpoints, time.monotonic() + self._timeout_s).obtain(cid, max_bytes)
+
     def has(self, cid: Cid, endpoint: Endpoint, *, timeout_s: float = 5.0) -> bool:
         """Whether an endpoint says that it has a block.
 
@@ -126,8 +130,8 @@ class Fetcher:
         return self.converse(endpoint, deadline, lambda connection: connection.has(cid, deadline))
 
     def size(self, cid: Cid, endpoint: Endpoint, *, timeout_s: float = 5.0) -> int:
-        """Bytes of a file without its bytes: of a larger one as its checked root block adds them up, of one block as the
-        endpoint says.
+        """How large a file is, without its bytes: of several blocks as the checked root adds them up, of one block as
+        the endpoint says.
 
         Raises:
             ContentUnavailable: no usable answer in time, or (``NotHere``) not there.

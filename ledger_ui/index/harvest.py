@@ -51,7 +51,7 @@ class Harvester:
         self, store: Store, spec: Spec, rpc: str, state: Callable[[], str], changed: Callable[[], None]
     ) -> None:
         self._store, self._rpc_url, self._state, self._changed = store, rpc, state, changed
-        self._gateways = Gateways(spec.content)
+        self.gateways = Gateways(spec.content)
         self._reports, self._notes = Reports(store), Notes(store)
         self._contents, self._transactions = holders.Contents(store), gas.Transactions(store)
         self._rpc: Rpc | None = None
@@ -86,7 +86,7 @@ class Harvester:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
-        self._gateways.close()
+        self.gateways.close()
 
     def looked(self, idx: int) -> None:
         """Somebody looks at an update: ask who has its content, if that was not asked lately."""
@@ -197,7 +197,7 @@ class Harvester:
     def _reached(self) -> GatewayBlobs | None:
         """The client, if there is anybody to ask."""
         with self._store.reading() as db:
-            blobs = self._gateways.at(db)
+            blobs = self.gateways.at(db)
         reach = blobs.answering()
         if reach != self._reach:
             self._reach = reach

@@ -2,13 +2,16 @@
 
 from ledger_ui.pages import (
     audit,
+    content,
     entries,
     federation,
+    health,
     live,
     peers,
     provenance,
     round,
     rounds,
+    search,
     sites,
     trust,
     update,
@@ -17,13 +20,16 @@ from ledger_ui.pages import (
 
 __all__ = [
     "audit",
+    "content",
     "entries",
     "federation",
+    "health",
     "live",
     "peers",
     "provenance",
     "round",
     "rounds",
+    "search",
     "sites",
     "trust",
     "update",
