@@ -174,7 +174,7 @@ CREATE INDEX IF NOT EXISTS entries_leaf ON entries (substr(leaf, 1, 6));
 CREATE INDEX IF NOT EXISTS updates_seen_root ON updates (seen_root);
 """
 
-SCHEMA: Final = FOLDED + FOUND + REPLAYED + HARVESTED + TOTALS
+SCHEMA: Final = FOLDED + LISTS + FOUND + REPLAYED + HARVESTED + TOTALS
 FOLDED_TABLES: Final = ("kinds", "sites", "peers", "announcements", "updates", "parents", "attestations", "objections")
 #: What was fetched for an entry, and goes with it.
 FETCHED_BY_ENTRY: Final = ("reports", "holders", "verdicts")
