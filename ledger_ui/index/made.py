@@ -157,7 +157,7 @@ def _objects(db: sqlite3.Connection) -> dict[str, tuple[str, str | None]]:
 
 def _fetched_tables() -> set[str]:
     made = objects_of(FOLDED + LISTS + REPLAYED)
-    return {name for name in objects_of(SCHEMA) if name not in made}
+    return {name for name in objects_of(LOG + SCHEMA) if name not in made}
 
 
 def _drop(db: sqlite3.Connection, spared: set[str]) -> None:
