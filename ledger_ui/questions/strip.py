@@ -62,6 +62,7 @@ def strip(
     page: int = 1,
     site: int | None = None,
     url: str = "",
+    cells: int = MOST_CELLS,
 ) -> Strip:
     """Who was there in each round.
 
@@ -70,12 +71,13 @@ def strip(
         page: of sites, where there are too many for one; those with most gaps come first then.
         site: this one only, by number.
         url: address of the page that shows it, without a query; earlier rounds and other sites are asked of it.
+        cells: rounds times sites at most: fewer where a page shows much besides.
     """
     db = here.db
     names = _names(db, site)
-    rounds_most = _rounds_shown(len(names), first, last)
+    rounds_most = _rounds_shown(len(names), first, last, cells)
     span = rounds_between(db, first, last, rounds_most)
-    per_page = max(_LEAST_SITES, MOST_CELLS // max(1, len(span.rounds)))
+    per_page = max(_LEAST_SITES, cells // max(1, len(span.rounds)))
     pages = max(1, -(-len(names) // per_page))
     page = min(page, pages)
     order = sorted(names) if pages == 1 else _gaps_first(db, names, span.rounds)
@@ -110,11 +112,11 @@ def _names(db: sqlite3.Connection, site: int | None) -> dict[int, str]:
     return {row[0]: row[1] or "" for row in rows}
 
 
-def _rounds_shown(sites: int, first: int | None, last: int | None) -> int:
+def _rounds_shown(sites: int, first: int | None, last: int | None, cells: int) -> int:
     """Rounds that are shown at most: fewer by default where there are many sites; those asked for within reason."""
     if first is not None and last is not None:
         return _MOST_ROUNDS
-    return max(20, min(DEFAULT_ROUNDS, MOST_CELLS // max(1, min(sites, 50))))
+    return max(20, min(DEFAULT_ROUNDS, cells // max(1, min(sites, 50))))
 
 
 def _gaps_first(db: sqlite3.Connection, names: dict[int, str], rounds: Sequence[int]) -> list[int]:
