@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
+from fl_node.config import ENV_PREFIX, NodeConfig
+
 #: In the child, before anything else. The kernel ends it with the thread that started it (on Linux only).
 _BEGIN: Final = """
 import os, signal, sys
@@ -24,7 +26,7 @@ if os.getppid() != parent:
 from fl_node.__main__ import main
 sys.exit(main())
 """
-_PREFIX: Final = "FL_NODE_"
+_SETTINGS: Final = frozenset(ENV_PREFIX + key.upper() for key in NodeConfig.model_fields)
 
 
 def begin(
@@ -43,14 +45,14 @@ def begin(
             process are not handed on.
     """
     home = str(Path(__file__).parent.parent)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
+    kept = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
     return subprocess.Popen(
         [sys.executable, "-c", _BEGIN, home, str(os.getpid()), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
         cwd=folder,
-        env={**kept, **{_PREFIX + key.upper(): value for key, value in (settings or {}).items()}},
+        env={**kept, **{ENV_PREFIX + key.upper(): value for key, value in (settings or {}).items()}},
         start_new_session=True,  # Ctrl-C in the terminal is for this process, which ends the other one
     )
 

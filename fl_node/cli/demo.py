@@ -36,6 +36,7 @@ def demo(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         baselines=not arguments.no_baselines,
         export=Path(arguments.export) if arguments.export else None,
+        ui=not arguments.no_ui,
     )
     out = _writable(arguments.json)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -166,6 +166,7 @@ def _demo(command: Command) -> None:
     sub.add_argument("--state", default=None, metavar="DIR", help="folder to keep (default: a new temporary one)")
     sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
     sub.add_argument("--no-baselines", action="store_true", help="skip training alone and on pooled data")
+    sub.add_argument("--no-ui", action="store_true", help="without the ledger explorer beside it")
     sub.add_argument(
         "--export", default=None, metavar="FILE", help="write the whole demo as an evidence pack, blobs included"
     )

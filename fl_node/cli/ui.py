@@ -66,6 +66,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
     files = arguments.federations or [config.federation]
     return Options(
         sources=tuple(Source(Path(name), config.rpc) for name in files),
+        poll_s=config.poll_s,
         hosts=tuple(dict.fromkeys((*LOOPBACK, arguments.host, *arguments.allow_hosts))),
         secret=read_secret(Path(arguments.secret_file)) if arguments.secret_file else "",
         harvest=not arguments.no_harvest,

@@ -14,6 +14,7 @@ from rich.console import Console
 from fl_node.chains import DevChain
 from fl_node.config import NodeConfig, write_config
 from fl_node.demo.crew import Child, Crew, Done, Failed
+from fl_node.demo.explorer import Explorer
 from fl_node.demo.result import DemoResult, Judged, OnChain
 from fl_node.demo.settings import DemoSettings
 from fl_node.demo.table import Board
@@ -57,6 +58,7 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
         opening = crew.start("deployment", "open_on_chain", settings.chain, chain.rpc_url, spec_file, out, states)
         on_chain: OnChain = _answer(crew, opening)
         console.print(f"contract    {on_chain.contract}, {on_chain.gas_used:,} gas", highlight=False)
+        explorer = stack.enter_context(Explorer(out, console)) if settings.ui else None
         setup_s = time.perf_counter() - began
 
         # Whoever names a model of their own on this command line has agreed to run it.
@@ -84,6 +86,8 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
             for _ in crew.hear(packing):
                 pass
         judged: Judged = _answer(crew, judging)
+        if explorer is not None:
+            explorer.finish(judged.entries)
         pooled, alone = (_answer(crew, child) for child in baselines) if baselines else ((None,), ())
         baselines_s = time.perf_counter() - began - setup_s - federation_s
         done = [end for end in ended if end is not None]

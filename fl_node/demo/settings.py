@@ -40,6 +40,7 @@ class DemoSettings:
     seed: int = 0
     baselines: bool = True
     export: Path | None = None
+    ui: bool = True
 
     def __post_init__(self) -> None:
         if self.dataset not in RECIPES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -190,6 +191,7 @@ def show_result(console: Console, result: DemoResult) -> None:
         ("a peer", _phases(result.seconds)),
         ("federation", result.federation_file),
     ]
+    facts.append(("explorer", f"fl-node ui --federation {shlex.quote(result.federation_file)}"))
     if result.pack is not None:
         facts.append(("pack", f"{result.pack.file}, {mebibytes(result.pack.size_bytes)}: fl-node verify"))
     for name, text in facts:

@@ -29,7 +29,7 @@ from ledger_ui.index.store import Store
 
 #: States of the follower in which the log is this ledger's, as far as anybody knows.
 _SOUND: Final = frozenset({"following", "catching-up", "chain-down"})
-_IDLE_S: Final = 1.0
+_IDLE_S: Final = 0.3
 _MOST_PAUSE_S: Final = 300.0
 #: Pages are told at most so often; while older things come in, less often.
 _TELL_S: Final = 0.5
