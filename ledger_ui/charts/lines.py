@@ -118,7 +118,7 @@ def _mark(plot: Plot, point: Point, marked: bool, style: str) -> str:
     if point.y is not None and style == "marks":
         shapes += diamond(x, plot.y(point.y))
     elif point.y is not None and marked:
-        shapes += element("circle", cx=x, cy=plot.y(point.y), r=2.4, css="mark")
+        shapes += element("circle", cx=x, cy=plot.y(point.y), r=2.4)
     if point.apart is not None:
         shapes += diamond(x, plot.y(point.apart))
     if not marked or not shapes:

@@ -25,6 +25,8 @@ from ledger_ui.urls import Urls
 from ledger_ui.words import SpecWords, spec_words
 
 _LATEST: Final = 10
+#: Rounds times sites on the strip: the whole page is to stay below 300 kB.
+_CELLS: Final = 1400
 _LONGEST_TOML: Final = 16_000
 
 
@@ -85,7 +87,7 @@ def federation(here: Here, query: FederationQuery) -> FederationPage:
         spec_cut=len(toml) > _LONGEST_TOML,
         scores=scores(here, query.first, query.last, url),
         activity=activity(db, here.frame.size),
-        strip=strip(here, query.first, query.last, page=query.sites, url=url),
+        strip=strip(here, query.first, query.last, page=query.sites, url=url, cells=_CELLS),
         latest=_latest(here),
         checkpoints=checkpoints(db),
         origin=_origin(here),
