@@ -23,7 +23,9 @@ from ledger_ui.assets import Assets
 from ledger_ui.charts.drawn import for_templates
 from ledger_ui.contexts import Frame
 from ledger_ui.federation import Shown
+from ledger_ui.openapi import braced, schema_words
 from ledger_ui.options import Options
+from ledger_ui.pages.api import views as explorer_views
 from ledger_ui.pages.federation import all_federations
 from ledger_ui.pages.live import Listeners
 from ledger_ui.registry import PAGES, ROUTES, Page, PageError, Route
@@ -82,9 +84,11 @@ def create_app(options: Options | None = None, *, start: bool = True) -> Flask:
         size=text.bytes_words,
         duration=text.duration,
         as_format=as_format,
+        braced=braced,
+        schema_words=schema_words,
     )
     app.jinja_env.globals.update(static=_static_url, options=options, charts=for_templates())
-    _routes(app, shown)
+    _routes(app, shown, options)
     app.before_request(lambda: admit(options, request))
     app.after_request(_guarded)
     app.register_error_handler(PageError, partial(_refused, shown))
@@ -106,7 +110,7 @@ def _opened(options: Options) -> dict[str, Shown]:
     return found
 
 
-def _routes(app: Flask, federations: dict[str, Shown]) -> None:
+def _routes(app: Flask, federations: dict[str, Shown], options: Options) -> None:
     for page in PAGES.values():
         suffixes = ("", "json") if page.listing is None else ("", "json", "csv", "jsonl")
         for suffix in suffixes:
@@ -116,6 +120,8 @@ def _routes(app: Flask, federations: dict[str, Shown]) -> None:
         app.add_url_rule(f"/<slug>{route.rule}", route.name, _plain(route, federations), methods=[route.method])
     app.add_url_rule("/", "index", partial(_index, federations))
     app.add_url_rule("/index.json", "index.json", partial(_index_json, federations))
+    for path, view in explorer_views(federations, options).items():
+        app.add_url_rule(path, path.strip("/"), view)
     app.add_url_rule("/static/<path:name>", "static", _static)
 
 
