@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,12 +16,13 @@ _WIDTH, _HEIGHT, _LETTER, _EDGE = 26, 17, 6.4, 6
 _LONGEST: Final = 24
 _LONGEST_ABOVE: Final = 12
 #: From how many percent on a share has each of five shades.
-_SHADES: Final = (0, 10, 20, 35, 60)
+_SHADES: Final = (0, 3, 8, 20, 45)
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """``share_ppm`` is ``None`` where something was left out; ``words`` are told where one points at it."""
+    """``share_ppm`` is ``None`` where something was left out. ``words`` are told where one points at it; a stranger's
+    text among them went through :func:`ledger_ui.text.visible`. Without any, the table beneath tells."""
 
     row: int
     column: int
@@ -33,7 +35,8 @@ def grid(name: str, title: str, rows: Sequence[str], columns: Sequence[str], cel
     """The chart. Labels and words may be strangers' text.
 
     Args:
-        name: an identifier of ours, another for each grid on a page.
+        name: an identifier of ours, another for each grid on a page; a letter, since each cell has it.
+        cells: row by row.
     """
     told = [(cell, _symbol(name, cell.share_ppm)) for cell in cells]
     beside = [visible(label, _LONGEST) for label in rows]
@@ -56,13 +59,16 @@ def grid(name: str, title: str, rows: Sequence[str], columns: Sequence[str], cel
     for at, label in enumerate(beside):
         parts.append(f'<text x="{_EDGE}" y="{top + _HEIGHT * at + 12}">{escape(label)}</text>')
         parts.append(f'<path class="grid" d="M{left} {top + _HEIGHT * (at + 1) - 0.5}H{right}"/>')
+    at = -1
     for cell, symbol in told:
-        x, y = left + _WIDTH * cell.column, top + _HEIGHT * cell.row
+        if cell.row != at:
+            parts.append(("" if at < 0 else "</g>") + f'<g transform="translate({left} {top + _HEIGHT * cell.row})">')
+            at = cell.row
         own = ' class="own"' if cell.own else ""
-        words = escape(visible(cell.words, 200))
-        parts.append(f'<use href="#{symbol}" x="{x}" y="{y}"{own}><title>{words}</title></use>')
-    parts.append("</svg>")
-    return Markup("").join(Markup(part) for part in parts)  # noqa: S704  strangers' text is escaped above
+        words = f"><title>{html.escape(cell.words, quote=False)}</title></use>" if cell.words else "/>"
+        parts.append(f'<use href="#{symbol}" x="{_WIDTH * cell.column}"{own}{words}')
+    parts.append("</svg>" if at < 0 else "</g></svg>")
+    return Markup("".join(parts))  # noqa: S704  strangers' text is escaped above
 
 
 def share_words(share_ppm: int) -> str:

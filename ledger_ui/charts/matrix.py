@@ -15,7 +15,7 @@ def draw(matrix: Matrix) -> Markup:
     """The matrix of a page; it keeps its size, so it belongs into something that scrolls."""
     title = f"{len(matrix.rows)} merges by {len(matrix.columns)} updates; the table beneath says the same"
     rows = [f"{line.update} {line.site_name or ''}" for line in matrix.rows]
-    return grid("matrix", title, rows, [line.update for line in matrix.columns], _cells(matrix))
+    return grid("m", title, rows, [line.update for line in matrix.columns], _cells(matrix))
 
 
 def _cells(matrix: Matrix) -> Iterator[Cell]:
@@ -31,4 +31,4 @@ def _words(child: MatrixLine, parent: MatrixLine, share_ppm: int | None, left_ou
         return f"{child.update} merged {parent.update}: {percent(share_ppm)}{nominal}"
     if share_ppm == 0:
         return f"{child.update} considered {parent.update}: share 0" + (f", {left_out}" if left_out else "")
-    return f"{child.update} left out {parent.update}: {left_out}"
+    return ""  # there may be two thousand of them, with their reasons beneath

@@ -45,12 +45,12 @@ def draw(strip: Strip) -> Markup:
         name = escape(plain)
         parts.append(f'<g transform="translate(0 {_TOP + _ROW * at})"><text x="{_EDGE}" y="11">{name}</text>')
         parts += [
-            f'<use href="#s-{state}" x="{left + _CELL * column}"><title>{name}, round {number}: {state}</title></use>'
+            f'<use href="#s-{state}" x="{left + _CELL * column}"><title>round {number}: {state}</title></use>'
             for column, (number, state) in enumerate(zip(strip.rounds, site.states, strict=True))
         ]
         parts.append("</g>")
     parts.append("</svg>")
-    return Markup("").join(Markup(part) for part in parts)  # noqa: S704  names are escaped above, states are ours
+    return Markup("".join(parts))  # noqa: S704  names are escaped above, states are ours
 
 
 def _words(strip: Strip) -> str:
@@ -72,6 +72,6 @@ def _axis(strip: Strip, left: int) -> list[str]:
     digits = len(str(strip.rounds[-1])) if strip.rounds else 1
     step = 5 if digits < 5 else 10
     for column, number in enumerate(strip.rounds):
-        if column == 0 or (number % step == 0 and column >= (digits + 1) // 2):
+        if column == 0 or (number % step == 0 and column * _CELL > digits * _LETTER + 4):
             found.append(f'<text x="{left + _CELL * column}" y="12">{number}</text>')
     return found

@@ -55,9 +55,12 @@ class Matrix(Context):
     all_rows: int
     all_columns: int = Field(description="more than are shown: those that most merges looked at are")
 
-    def by_place(self) -> dict[tuple[int, int], str]:
-        """Words for a table's cells, by row and column."""
-        return {(cell.row, cell.column): _in_short(cell) for cell in self.cells}
+    def table(self) -> list[tuple[MatrixLine, list[str]]]:
+        """Each row with words for its cells."""
+        found = [[""] * len(self.columns) for _ in self.rows]
+        for cell in self.cells:
+            found[cell.row][cell.column] = _in_short(cell)
+        return list(zip(self.rows, found, strict=True))
 
 
 class LeftOutUpdate(Context):

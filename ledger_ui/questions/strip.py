@@ -136,13 +136,21 @@ def _states(db: sqlite3.Connection, rounds: Sequence[int], sites: Sequence[int])
     marks = ",".join("?" * len(sites))
     peers = db.execute(f"SELECT peer, site FROM peers WHERE site IN ({marks})", list(sites)).fetchall()  # noqa: S608
     by_peer = {row[0]: [State.NOT_EXPECTED] * len(rounds) for row in peers}
-    some = ",".join("?" * len(by_peer))
-    updates = f"SELECT peer, state FROM updates WHERE round = ? AND peer IN ({some}) ORDER BY idx"  # noqa: S608
-    absences = f"SELECT peer, state FROM absences WHERE round = ? AND peer IN ({some})"  # noqa: S608
-    for at, number in enumerate(rounds):
-        for query in (absences, updates):
-            for peer, state in db.execute(query, (number, *by_peer)):
-                by_peer[peer][at] = State(state)
+    at_round = {number: at for at, number in enumerate(rounds)}
+    # Of a round's updates and absences all are read where most of them are shown anyway; else those of some peers.
+    most = len(by_peer) * 2 > db.execute("SELECT count(*) FROM peers").fetchone()[0]
+    spans = [(rounds[0], rounds[-1])] if rounds and most else [(number, number) for number in rounds]
+    some = "" if most else f"AND peer IN ({','.join('?' * len(by_peer))})"
+    values = [] if most else list(by_peer)
+    between = f"WHERE round BETWEEN ? AND ? {some}"
+    for query in (
+        f"SELECT round, peer, state FROM absences {between}",  # noqa: S608
+        f"SELECT round, peer, state FROM updates {between} ORDER BY round, idx",  # noqa: S608
+    ):
+        for span in spans:
+            for number, peer, state in db.execute(query, (*span, *values)):
+                if peer in by_peer and number in at_round:
+                    by_peer[peer][at_round[number]] = State(state)
     found: dict[int, list[list[State]]] = {site: [] for site in sites}
     for peer, site in peers:
         found[site].append(by_peer[peer])

@@ -19,7 +19,7 @@ DEFAULT_ROUNDS: Final = 20
 #: Lines and columns of one map.
 MOST_LINES: Final = 50
 #: Parents that are added up for one page: beyond, the range is cut at its beginning.
-_MOST_PARENTS: Final = 40_000
+_MOST_PARENTS: Final = 30_000
 _MOST_ROUNDS: Final = 2000
 By = Literal["peer", "site"]
 
@@ -70,9 +70,12 @@ class Trust(Context):
     pages: int
     all_columns: int = Field(description="more than are shown: those with the largest shares are")
 
-    def by_place(self) -> dict[tuple[int, int], str]:
-        """Percentages for a table's cells, by row and column."""
-        return {(cell.row, cell.column): f"{cell.mean_ppm / 10_000:.2f}" if cell.merged else "0" for cell in self.cells}
+    def table(self) -> list[tuple[TrustLine, list[str]]]:
+        """Each row with percentages for its cells."""
+        found = [[""] * len(self.columns) for _ in self.rows]
+        for cell in self.cells:
+            found[cell.row][cell.column] = f"{cell.mean_ppm / 10_000:.2f}" if cell.merged else "0"
+        return list(zip(self.rows, found, strict=True))
 
 
 @dataclass(slots=True)
@@ -102,6 +105,10 @@ def trust(db: sqlite3.Connection, first: int | None, last: int | None, by: By = 
     columns, all_columns = _columns(pairs)
     at_column = {number: at for at, number in enumerate(columns)}
 
+    given: dict[int, dict[int, _Pair]] = {}
+    for (giver, taker), pair in pairs.items():
+        given.setdefault(giver, {})[taker] = pair
+
     def site_of(number: int) -> int | None:
         return peers.get(number) if by == "peer" else number
 
@@ -122,7 +129,9 @@ def trust(db: sqlite3.Connection, first: int | None, last: int | None, by: By = 
         last=rounds[-1] if rounds else None,
         rounds=len(rounds),
         cut=len(rounds) < len(span.rounds) or (first is not None and span.earlier and span.rounds[0] > first),
-        rows=[_line(number, site_of(number), names, pairs, merges, nominal, at_column) for number in shown],
+        rows=[
+            _line(number, site_of(number), names, given.get(number, {}), merges, nominal, at_column) for number in shown
+        ],
         columns=[
             TrustColumn(number=number, site=site_of(number), site_name=names.get(site_of(number) or -1))
             for number in columns
@@ -142,18 +151,15 @@ def _givers(db: sqlite3.Connection, by: By) -> list[int]:
 
 
 def _within(db: sqlite3.Connection, rounds: Sequence[int], members: Sequence[int]) -> list[int]:
-    """The last rounds of a range whose parents can be added up at once; one at least."""
+    """The last rounds of a range whose parents can be added up at once, as some of these rounds let expect; one at
+    least."""
+    if not rounds or not members:
+        return list(rounds)
     marks = ",".join("?" * len(members))
-    query = f"SELECT coalesce(sum(considered), 0), count(*) FROM updates WHERE round = ? AND peer IN ({marks})"  # noqa: S608
-    found: list[int] = []
-    work = 0
-    for number in reversed(rounds):
-        parents, updates = db.execute(query, (number, *members)).fetchone()
-        work += parents + updates
-        if work > _MOST_PARENTS and found:
-            break
-        found.append(number)
-    return found[::-1]
+    query = f"SELECT coalesce(sum(considered), 0) + count(*) FROM updates WHERE round = ? AND +peer IN ({marks})"  # noqa: S608
+    some = sorted({0, len(rounds) // 4, len(rounds) // 2, 3 * len(rounds) // 4, len(rounds) - 1})
+    most = max(db.execute(query, (rounds[at], *members)).fetchone()[0] for at in some)
+    return list(rounds[-max(1, _MOST_PARENTS // max(1, most)) :])
 
 
 def _added_up(
@@ -208,12 +214,11 @@ def _line(
     number: int,
     site: int | None,
     names: Mapping[int, str],
-    pairs: Mapping[tuple[int, int], _Pair],
+    mine: Mapping[int, _Pair],
     merges: Mapping[int, int],
     nominal: Mapping[int, int],
     columns: Mapping[int, int],
 ) -> TrustLine:
-    mine = {taker: pair for (giver, taker), pair in pairs.items() if giver == number}
     many, own = merges.get(number, 0), mine.get(number)
     elsewhere = sum(pair.shares for taker, pair in mine.items() if taker not in columns)
     return TrustLine(
