@@ -13,7 +13,7 @@ from ledger_ui.charts.frame import Plot, around, at, element, nothing, number, s
 WIDTH: Final = 680.0
 HEIGHT: Final = 280.0
 #: More points than that are drawn without a mark and words of their own: the table has them.
-MOST_MARKED: Final = 800
+MOST_MARKED: Final = 480
 _APART: Final = 12.0
 
 
