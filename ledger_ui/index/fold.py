@@ -128,8 +128,11 @@ class Fold:
 
     def _unretire(self, peer: int, since: int, size: int) -> set[int]:
         """Take back a retirement; one before it is in force again, which only a hostile contract has."""
-        query = "SELECT max(idx) FROM entries WHERE kind = 'PeerRetired' AND peer = ? AND idx < ?"
-        earlier = self._db.execute(query, (peer, size)).fetchone()[0]
+        earlier = self._db.execute(
+            "SELECT max(e.idx) FROM entries e JOIN peers p ON p.peer = e.peer AND e.idx > p.admitted "
+            "WHERE e.kind = 'PeerRetired' AND e.peer = ? AND e.idx < ?",
+            (peer, size),
+        ).fetchone()[0]
         if earlier is not None:
             entry = self._log.entry(earlier)
             if isinstance(entry.body, PeerRetired):
@@ -186,17 +189,19 @@ class Fold:
     def _retire(self, entry: Entry, body: PeerRetired) -> set[int]:
         """The last retirement is in force; more than one has only a hostile contract."""
         db, since = self._db, _fit(body.from_index)
-        before = db.execute("SELECT retired_from FROM peers WHERE peer = ?", (body.peer,)).fetchone()
-        if before is None:
+        known = db.execute("SELECT admitted, retired_from FROM peers WHERE peer = ?", (body.peer,)).fetchone()
+        if known is None:
             return set()
+        admitted, before = known
         db.execute(
             "UPDATE peers SET retired = ?, retired_from = ?, reason = ? WHERE peer = ?",
             (entry.index, since, body.reason, body.peer),
         )
-        first = since if before[0] is None else min(since, before[0])
+        first = since if before is None else min(since, before)
         self._count_again(body.peer, first)
         why = f"{_RETIRED}{since} on, at entry {entry.index}"
-        db.execute("UPDATE updates SET ignored = ? WHERE peer = ? AND idx >= ?", (why, body.peer, since))
+        query = "UPDATE updates SET ignored = ? WHERE peer = ? AND idx >= ? AND idx > ?"
+        db.execute(query, (why, body.peer, since, admitted))
         return self._spoken(body.peer, first)
 
     def _count_again(self, peer: int, since: int) -> None:
@@ -309,12 +314,13 @@ def recount(db: sqlite3.Connection, updates: Iterable[int]) -> None:
             state = "left-out" if left_out else "submitted"
         db.execute(
             "UPDATE updates SET children = ?, merged_by = ?, left_out_by = ?, attestations = ?, attested_sites = ?, "
-            "attested_ppm = ?, objections = ?, withdrawn = ?, state = ? WHERE idx = ?",
-            (
-                *(children, merged_by, left_out_by, many, len(by_site)),
-                *(lower_median(medians) if medians else None, objections, withdrawn, state, idx),
-            ),
+            "objections = ?, withdrawn = ? WHERE idx = ?",
+            (children, merged_by, left_out_by, many, len(by_site), objections, withdrawn, idx),
         )
+        # Every list's index has these two: it is written anew only where they are others now.
+        attested = lower_median(medians) if medians else None
+        query = "UPDATE updates SET attested_ppm = ?1, state = ?2 WHERE idx = ?3 AND (attested_ppm IS NOT ?1 OR state IS NOT ?2)"
+        db.execute(query, (attested, state, idx))
 
 
 def bump(db: sqlite3.Connection) -> None:

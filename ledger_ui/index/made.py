@@ -89,9 +89,9 @@ def make(path: Path, traces: Path | None) -> None:
     for leftover in (fresh, _beside(fresh, "-wal"), _beside(fresh, "-shm"), _beside(fresh, "-journal")):
         leftover.unlink(missing_ok=True)
     with closing(sqlite3.connect(fresh, isolation_level=None)) as db:
-        db.executescript(LOG + SCHEMA)
-        db.execute("INSERT INTO ui_state VALUES ('schema', ?)", (VERSION,))
-        db.execute("INSERT INTO ui_state VALUES ('token', ?)", (_new_token(traces),))
+        db.executescript(f"BEGIN; {LOG} {SCHEMA}")
+        db.execute("INSERT INTO ui_state VALUES ('schema', ?), ('token', ?)", (VERSION, _new_token(traces)))
+        db.execute("COMMIT")
     # A log of changes that is left beside would be taken for the new file's.
     _beside(path, "-wal").unlink(missing_ok=True)
     _beside(path, "-shm").unlink(missing_ok=True)

@@ -347,11 +347,13 @@ class Scribe:
         return self.say(PeerRetired(peer, since, why))
 
     def cut(self, size: int) -> None:
-        """A reorganisation: only the first ``size`` entries are left, what comes next is in other blocks."""
+        """A reorganisation: only the first ``size`` entries are left, and what comes next, an empty block to begin
+        with, is in other blocks."""
         blocks = sum(1 for known in self._sizes if known <= size)
         assert self._sizes[blocks - 1] == size, "cut at the end of a block"
         del self.logs_made[size:], self._sizes[blocks:], self._hashes[blocks:]
         self.salt += 1
+        self.raw()
 
     # ---- LedgerReader ----
 
