@@ -29,7 +29,7 @@ class Newest:
         Args:
             floor: entries before this one are left alone.
         """
-        size = _folded(db)
+        size = _state(db, "folded")
         self._notice(db, size)
         if self._low == _TOP:
             self._low = self._high = size
@@ -50,13 +50,13 @@ class Newest:
         return db.execute(self.query.format(way=way), {"low": low, "high": high, "most": most}).fetchall()
 
     def _notice(self, db: sqlite3.Connection, size: int) -> None:
-        """After a reorganisation, or a new index, other entries may stand where one looked."""
-        dropped = db.execute("SELECT count(*) FROM orphans").fetchone()[0]
-        if dropped != self._known[0] or size < self._known[1]:
+        """After a reorganisation, or in a new index, other entries may stand where one looked."""
+        undone = _state(db, "undone")
+        if undone != self._known[0] or size < self._known[1]:
             self.again()
-        self._known = (dropped, size)
+        self._known = (undone, size)
 
 
-def _folded(db: sqlite3.Connection) -> int:
-    row = db.execute("SELECT value FROM ui_state WHERE key = 'folded'").fetchone()
+def _state(db: sqlite3.Connection, key: str) -> int:
+    row = db.execute("SELECT value FROM ui_state WHERE key = ?", (key,)).fetchone()
     return int(row[0] or 0) if row else 0

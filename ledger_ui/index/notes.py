@@ -31,7 +31,7 @@ class Notes:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._ahead: dict[bytes, tuple[SignedCheckpoint, float]] = {}
-        self._dropped = 0
+        self._undone = 0
 
     def fetch(self, blobs: GatewayBlobs) -> list[SignedCheckpoint]:
         """The latest of everybody who serves one. What is no checkpoint is nobody's."""
@@ -65,11 +65,12 @@ class Notes:
 
     def _rejudge(self, db: sqlite3.Connection, log: LogStore) -> None:
         """What held may not any more after a reorganisation, and what did not may hold now."""
-        dropped = db.execute("SELECT count(*) FROM orphans").fetchone()[0]
+        row = db.execute("SELECT value FROM ui_state WHERE key = 'undone'").fetchone()
+        undone = int(row["value"] or 0) if row else 0
         query = "SELECT * FROM notes WHERE trouble IS NOT NULL ORDER BY seen_at DESC LIMIT 50"
-        if dropped != self._dropped:
+        if undone != self._undone:
             query = "SELECT * FROM notes ORDER BY size DESC LIMIT 500"
-        self._dropped = dropped
+        self._undone = undone
         for row in db.execute(query).fetchall():
             try:
                 trouble = judged(db, log, parse(bytes(row["note"])))

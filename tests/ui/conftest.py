@@ -13,6 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import ui_demo
 import ui_logs
 from ui_logs import Explored
 
@@ -58,3 +59,9 @@ def unseen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explored]:
     """A federation whose chain has never answered: there is no log at all."""
     told = ui_logs.Scribe(b"\0" * 32)
     yield from ui_logs.closing(ui_logs.explored(tmp_path_factory.mktemp("unseen"), told, look=False))
+
+
+@pytest.fixture(scope="session")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ui_demo.Left]:
+    """A finished demo of three peers, with its chain and its gateways; tests do not write to it."""
+    yield from ui_demo.left(tmp_path_factory.mktemp("left"))
