@@ -23,7 +23,7 @@ from ledger_ui.assets import Assets
 from ledger_ui.charts.drawn import for_templates
 from ledger_ui.contexts import Frame
 from ledger_ui.federation import Shown
-from ledger_ui.openapi import braced, schema_words
+from ledger_ui.openapi import DATA, braced, schema_words
 from ledger_ui.options import Options
 from ledger_ui.pages.api import views as explorer_views
 from ledger_ui.pages.federation import all_federations
@@ -207,9 +207,9 @@ def _told(error: PageError, frame: Frame | None = None, slug: str = "") -> BaseR
 
 
 def _wants_json() -> bool:
-    """Whether the address is of JSON, CSV and the like; all others are for people."""
-    name = request.path.rsplit("/", 1)[-1]
-    return "." in name and not name.endswith(".zip")
+    """Whether the address is of JSON, CSV or JSON lines; all others are for people."""
+    address = request.path if request.url_rule is None else request.url_rule.rule
+    return address.endswith(DATA)
 
 
 def _refused_by_http(federations: dict[str, Shown], error: HTTPException) -> BaseResponse:

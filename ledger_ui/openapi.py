@@ -19,6 +19,8 @@ from ledger_ui.registry import PAGES, ROUTES, Page, Route
 VERSION: Final = "3.1.0"
 PROBLEM: Final = "application/problem+json"
 HTML: Final = "text/html"
+#: Addresses whose errors are for programs; all others' are pages.
+DATA: Final = (".json", ".csv", ".jsonl")
 _SCHEMAS: Final = "#/components/schemas/"
 _PART: Final = re.compile(r"<(?:(\w+):)?(\w+)>")
 #: Parts of addresses that have one form only, by name.
@@ -207,7 +209,7 @@ def _refusal(words: str, problem: bool, both: bool = False) -> dict[str, Any]:
 
 def _route(route: Route, served: Served) -> tuple[str, dict[str, Any]]:
     path, parts = _path_of(route.rule, route.path, served)
-    problem = "." in _PART.sub("", route.rule.rsplit("/", 1)[-1])
+    problem = route.rule.endswith(DATA)
     answers: dict[str, Any] = {}
     for status, (media, words) in route.answers.items():
         if status >= 400 and media in (HTML, PROBLEM):
@@ -244,7 +246,7 @@ def _fixed(
         "operationId": f"explorer_{re.sub('[^a-z]+', '_', path.strip('/')) or 'index'}",
         "summary": summary,
         "tags": ["data" if "." in path else "pages"],
-        "responses": {**answers, **_refusals([503], "." in path, served)},
+        "responses": {**answers, **_refusals([503], path.endswith(DATA), served)},
     }
 
 

@@ -82,7 +82,9 @@ def about() -> AboutPage:
             told = metadata.metadata(name)
         except metadata.PackageNotFoundError:
             continue
-        licence = (told.get_all("License-Expression") or [""])[0]
+        known = told.get_all("Classifier") or []
+        classes = [one.rpartition(" :: ")[2] for one in known if one.startswith("License ::")]
+        licence = (told.get_all("License-Expression") or classes or [""])[0]
         found.append(PackageVersion(name=name, version=metadata.version(name), licence=licence))
     return AboutPage(
         version=__version__,
