@@ -18,7 +18,7 @@ class RoundsListQuery(RoundsQuery, ListQuery):
     """Filters of the list of rounds; all that are given must hold."""
 
     only: Literal["gaps", "open"] | None = Field(
-        None, description="gaps: rounds in which somebody was missing; open: those that are not over"
+        None, description="gaps: rounds in which somebody was missing, or given up; open: those that are not over"
     )
 
 
