@@ -78,12 +78,10 @@ class Folded:
 
 def tables(db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
     """All rows that follow from the log."""
-    found = {name: sorted(db.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for name in FOLDED_TABLES}
-    keys = ("folded", "folded_block", "folded_root")
-    state = dict(db.execute("SELECT key, value FROM ui_state").fetchall())
-    return {name: [tuple(row) for row in rows] for name, rows in found.items()} | {
-        "state": [tuple(state.get(key) for key in keys)]
-    }
+    found = {name: [tuple(row) for row in db.execute(f"SELECT * FROM {name}")] for name in FOLDED_TABLES}
+    known = dict(db.execute("SELECT key, value FROM ui_state").fetchall())
+    state = [tuple(known.get(key) for key in ("folded", "folded_block", "folded_root"))]
+    return {name: sorted(rows, key=repr) for name, rows in found.items()} | {"state": state}
 
 
 def fresh(folder: Path, told: Scribe, batch: int = 1000) -> dict[str, list[tuple[Any, ...]]]:
