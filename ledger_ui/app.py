@@ -90,7 +90,7 @@ def create_app(options: Options | None = None, *, start: bool = True) -> Flask:
     app.jinja_env.globals.update(static=_static_url, options=options, charts=for_templates())
     _routes(app, shown, options)
     app.before_request(lambda: admit(options, request))
-    app.after_request(_guarded)
+    app.after_request(partial(_guarded, options))
     app.register_error_handler(PageError, partial(_refused, shown))
     app.register_error_handler(NotAdmitted, _not_admitted)
     app.register_error_handler(sqlite3.Error, _unreadable)
@@ -165,8 +165,10 @@ def _index_json(federations: dict[str, Shown]) -> BaseResponse:
 # ---- what every request and answer goes through ------------------------------------------------------------------
 
 
-def _guarded(response: Response) -> Response:
+def _guarded(options: Options, response: Response) -> Response:
     headers = response.headers
+    if options.secret:
+        response.vary.add("Authorization")
     headers.setdefault("Content-Security-Policy", POLICY)  # downloads have a stricter one
     headers["X-Content-Type-Options"] = "nosniff"
     headers["X-Frame-Options"] = "DENY"
