@@ -58,7 +58,13 @@ def spec_words(spec: Spec, peers: int) -> SpecWords:
 def preset_of(spec: Spec, peers: int) -> Preset | None:
     """The preset all of whose keys a spec has; for presets that depend on it, with this number of peers."""
     fitting = [one for one in PRESETS.values() if peers >= one.least_peers and _has(spec, one.overrides(peers))]
-    return max(fitting, key=lambda one: sum(map(len, one.overrides(peers).values())), default=None)
+    return min(fitting, key=lambda one: _beside(spec, one.overrides(peers)), default=None)
+
+
+def _beside(spec: Spec, tables: Tables) -> int:
+    """How many keys of merging are set that a preset does not have: of a ring, those of several rings."""
+    others = MergingSpec.model_fields.keys() - tables.get("merging", {}).keys()
+    return sum(getattr(spec.merging, key) != MergingSpec.model_fields[key].default for key in others)
 
 
 def _has(spec: Spec, tables: Tables) -> bool:
