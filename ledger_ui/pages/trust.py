@@ -74,7 +74,7 @@ def every_pair(here: Here, query: TrustQuery) -> Iterator[TrustRow]:
     """All pairs of the range, of all pages."""
     page, pages = 1, 1
     while page <= pages:
-        found = trust(here.db, query.first, query.last, query.by, page)
+        found = trust(here.db, query.first, query.last, query.by, page, whole=True)
         pages = found.pages
         for cell in found.cells:
             giver, taker = found.rows[cell.row], found.columns[cell.column]

@@ -85,7 +85,7 @@ class LeftOutReason(Context):
 def _in_short(cell: MatrixCell) -> str:
     if cell.share_ppm:
         return f"{cell.share_ppm / 10_000:.2f}"
-    return cell.left_out or "0"
+    return "out" if cell.left_out else "0"
 
 
 def is_nominal(rule: int) -> bool:

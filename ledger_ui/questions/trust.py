@@ -21,6 +21,7 @@ MOST_LINES: Final = 50
 #: Parents that are added up for one page: beyond, the range is cut at its beginning.
 _MOST_PARENTS: Final = 30_000
 _MOST_ROUNDS: Final = 2000
+_ALL: Final = 2**31
 By = Literal["peer", "site"]
 
 
@@ -85,13 +86,16 @@ class _Pair:
     considered: int = 0
 
 
-def trust(db: sqlite3.Connection, first: int | None, last: int | None, by: By = "peer", page: int = 1) -> Trust:
+def trust(
+    db: sqlite3.Connection, first: int | None, last: int | None, by: By = "peer", page: int = 1, *, whole: bool = False
+) -> Trust:
     """Shares over a range of rounds, by default the last twenty.
 
     Args:
         page: of those that give, where they are too many for one.
+        whole: all rounds of the range and all that received, however long that takes.
     """
-    span = rounds_between(db, first, last, DEFAULT_ROUNDS if first is None else _MOST_ROUNDS)
+    span = rounds_between(db, first, last, DEFAULT_ROUNDS if first is None else _ALL if whole else _MOST_ROUNDS)
     peers = {row[0]: row[1] for row in db.execute("SELECT peer, site FROM peers")}
     names = {row[0]: row[1] for row in db.execute("SELECT site, name FROM sites")}
     givers = _givers(db, by)
@@ -100,9 +104,9 @@ def trust(db: sqlite3.Connection, first: int | None, last: int | None, by: By = 
     shown = givers[(page - 1) * MOST_LINES : page * MOST_LINES]
     at_row = {number: at for at, number in enumerate(shown)}
     members = [peer for peer, site in peers.items() if (peer if by == "peer" else site) in at_row]
-    rounds = _within(db, span.rounds, members)
+    rounds = list(span.rounds) if whole else _within(db, span.rounds, members)
     pairs, merges, nominal = _added_up(db, rounds, members, peers if by == "site" else {})
-    columns, all_columns = _columns(pairs)
+    columns, all_columns = _columns(pairs, _ALL if whole else MOST_LINES)
     at_column = {number: at for at, number in enumerate(columns)}
 
     given: dict[int, dict[int, _Pair]] = {}
@@ -201,12 +205,12 @@ def _of(peer: int, sites: Mapping[int, int | None]) -> int:
     return peer if site is None else site
 
 
-def _columns(pairs: Mapping[tuple[int, int], _Pair]) -> tuple[list[int], int]:
+def _columns(pairs: Mapping[tuple[int, int], _Pair], many: int) -> tuple[list[int], int]:
     """Who received, by number; of too many, those that received most."""
     given: Counter[int] = Counter()
     for (_, taker), pair in pairs.items():
         given[taker] += pair.shares
-    most = sorted(given, key=lambda taker: (-given[taker], taker))[:MOST_LINES]
+    most = sorted(given, key=lambda taker: (-given[taker], taker))[:many]
     return sorted(most), len(given)
 
 
