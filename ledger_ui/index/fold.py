@@ -319,8 +319,11 @@ def recount(db: sqlite3.Connection, updates: Iterable[int]) -> None:
         )
         # Every list's index has these two: it is written anew only where they are others now.
         attested = lower_median(medians) if medians else None
-        query = "UPDATE updates SET attested_ppm = ?1, state = ?2 WHERE idx = ?3 AND (attested_ppm IS NOT ?1 OR state IS NOT ?2)"
-        db.execute(query, (attested, state, idx))
+        db.execute(
+            "UPDATE updates SET attested_ppm = ?1, state = ?2 "
+            "WHERE idx = ?3 AND (attested_ppm IS NOT ?1 OR state IS NOT ?2)",
+            (attested, state, idx),
+        )
 
 
 def bump(db: sqlite3.Connection) -> None:
