@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fl_node.ledger.log_store import SCHEMA as LOG
-from ledger_ui.index.schema import FOLDED, HARVESTED, LISTS, REPLAYED, SCHEMA, TOTALS, VERSION
+from ledger_ui.index.schema import FOLDED, HARVESTED, REPLAYED, SCHEMA, TOTALS, VERSION
 
 #: What ``ui_state`` keeps when the tables are made again: who made the index, and pages' versions, which only rise.
 _KEPT: Final = ("token", "foreign", "version", "undone")
@@ -58,7 +58,6 @@ def look_at(path: Path) -> Look | None:
         there = _objects(db)
         log, whole = objects_of(LOG), objects_of(LOG + SCHEMA)
         found_log = log.items() <= there.items()
-        fetched = objects_of(FOLDED + REPLAYED + HARVESTED + TOTALS).keys() - objects_of(FOLDED + REPLAYED).keys()
         known = dict(db.execute("SELECT key, value FROM ui_state")) if "ui_state" in there else {}
         name = db.execute("SELECT value FROM meta WHERE key = 'ledger'").fetchone() if found_log else None
     token = known.get("token")
@@ -68,7 +67,7 @@ def look_at(path: Path) -> Look | None:
         ledger=name[0] if name and isinstance(name[0], str) else None,
         token=token if isinstance(token, str) else None,
         current=there == whole and known.get("schema") == VERSION,
-        fetched=all(there.get(name) == whole[name] for name in fetched),
+        fetched=all(there.get(name) == whole[name] for name in _fetched()),
     )
 
 
@@ -120,7 +119,7 @@ def make_again(path: Path, *, keep_fetched: bool, foreign: bool) -> None:
         db.execute("BEGIN IMMEDIATE")
         try:
             kept = _state_of(db, (*_KEPT, *(_SUMS if keep_fetched else ()))) if not foreign else {}
-            _drop(db, objects_of(LOG).keys() | (_fetched_tables() if keep_fetched else set()))
+            _drop(db, objects_of(LOG).keys() | (_fetched() if keep_fetched else set()))
             for statement in _statements(SCHEMA):
                 db.execute(statement)
             kept |= {"schema": VERSION, "undone": int(kept.get("undone") or 0) + 1, "unheld": 1}
@@ -155,9 +154,10 @@ def _objects(db: sqlite3.Connection) -> dict[str, tuple[str, str | None]]:
     return {name: (kind, sql) for name, kind, sql in db.execute("SELECT name, type, sql FROM sqlite_master")}
 
 
-def _fetched_tables() -> set[str]:
-    made = objects_of(FOLDED + LISTS + REPLAYED)
-    return {name for name in objects_of(LOG + SCHEMA) if name not in made}
+def _fetched() -> set[str]:
+    """Names of everything that has to do with what was fetched."""
+    made = FOLDED + REPLAYED
+    return set(objects_of(made + HARVESTED + TOTALS).keys() - objects_of(made).keys())
 
 
 def _drop(db: sqlite3.Connection, spared: set[str]) -> None:

@@ -9,10 +9,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from fl_node.errors import LedgerError
 from ledger_ui.index import made
 
 _MOST_IDLE: Final = 16
@@ -85,6 +86,9 @@ class Store:
         for _, db in idle:
             with suppress(sqlite3.Error):
                 db.close()
+        # Readers cannot do this when they close; so that the file alone is the whole index.
+        with suppress(sqlite3.Error), closing(sqlite3.connect(self.path, timeout=0.2)) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.release()
 
     # ---- whose file it is ------------------------------------------------------------------------------------------
@@ -118,14 +122,20 @@ class Store:
 
     def prepare(self) -> None:
         """Have a file with all tables, so that every page can be asked; see :meth:`fit`. Where another process keeps
-        it, that is left to it."""
+        it, that is left to it.
+
+        Raises:
+            LedgerError: it cannot be read or written.
+        """
         until = time.monotonic() + _PATIENCE_S
-        while not self.claim():
-            if self._is_there() or time.monotonic() > until:
-                return
-            time.sleep(0.05)
         try:
+            while not self.claim():
+                if self._is_there() or time.monotonic() > until:
+                    return
+                time.sleep(0.05)
             self.fit()
+        except (sqlite3.Error, OSError) as cause:
+            raise LedgerError(f"cannot keep the index {self.path}: {cause}; check its folder and disk") from cause
         finally:
             self.release()
 

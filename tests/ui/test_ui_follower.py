@@ -237,7 +237,9 @@ def test_another_chain_is_refused(start: Callable[..., Explored]) -> None:
     until(is_level(one, told))
 
 
-@pytest.mark.parametrize("cause", [ValueError("odd"), KeyError("x"), MemoryError(), RecursionError("deep"), OSError(28)])
+@pytest.mark.parametrize(
+    "cause", [ValueError("odd"), KeyError("x"), MemoryError(), RecursionError("deep"), OSError(28)]
+)
 def test_nothing_ends_the_thread(start: Callable[..., Explored], cause: Exception) -> None:
     told, trouble = scribe(), [True]
 

@@ -87,11 +87,13 @@ def tables(db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
 def fresh(folder: Path, told: Scribe, batch: int = 1000) -> dict[str, list[tuple[Any, ...]]]:
     """What a new index of this ledger holds."""
     folder.mkdir(parents=True, exist_ok=True)
+    down, told.down = told.down, False
     one = Folded(folder / "fresh.sqlite", told)
-    one.follow(batch)
     try:
+        one.follow(batch)
         return one.tables()
     finally:
+        told.down = down
         one.close()
         for left in folder.glob("fresh.sqlite*"):
             left.unlink()
