@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ui_logs import SPEC, Explored, Scribe, explored
+from ui_logs import SOON_S, SPEC, Explored, Scribe, explored, until
 from wild_logs import fresh, tables
 
 from fl_node.errors import ChainUnavailable, LedgerError, WrongLedger
@@ -22,7 +22,6 @@ from fl_node.spec import parse_federation
 from ledger_ui.index.follower import Follower
 
 DIGEST = parse_federation(SPEC.encode()).digest
-SOON_S = 20.0
 
 
 def scribe(peers: int = 2) -> Scribe:
@@ -30,17 +29,6 @@ def scribe(peers: int = 2) -> Scribe:
     for number in range(peers):
         told.admit(f"site-{number}")
     return told
-
-
-def until(what: Callable[[], Any], seconds: float = SOON_S) -> Any:
-    """Wait for something to be true."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = what()
-        if found:
-            return found
-        time.sleep(0.01)
-    raise AssertionError(f"still {what()!r} after {seconds} s")
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ui_logs import SPEC, Explored, Scribe, explored
-from test_ui_follower import until
+from ui_logs import SPEC, Explored, Scribe, explored, until
 from wild_logs import fresh, tables
 
 from fl_node.errors import LedgerError
@@ -238,7 +237,7 @@ def test_somebody_elses_database_is_not_touched(tmp_path: Path, told: Scribe) ->
 
 def test_a_lock_is_no_way_elsewhere(tmp_path: Path, told: Scribe) -> None:
     (tmp_path / "federation.toml.explorer.sqlite.lock").symlink_to(tmp_path / "made")
-    with pytest.raises(LedgerError, match="cannot keep the index .* symbolic links"):
+    with pytest.raises(LedgerError, match=r"cannot keep the index .* symbolic links"):
         opened(tmp_path, told)
     assert not (tmp_path / "made").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,8 @@ from ledger_ui.federation import Shown, Source
 ADDRESS: Final = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
 NOWHERE: Final = "http://127.0.0.1:9"
 BEGAN_S: Final = 1_750_000_000
+#: What takes longer than that will not come.
+SOON_S: Final = 20.0
 
 SPEC: Final = """\
 format = 1
@@ -513,3 +516,14 @@ def closing(one: Explored) -> Iterator[Explored]:
         yield one
     finally:
         one.stop()
+
+
+def until(what: Callable[[], Any], seconds: float = SOON_S) -> Any:
+    """Wait for something to be true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"still {what()!r} after {seconds} s")
