@@ -185,7 +185,7 @@ def test_of_many_peers_the_spread_is_told(tmp_path: Path) -> None:
         assert (first["updates"], first["attested"], first["attested_median_ppm"]) == (15, 3, 200_000)
         assert second["attested_median_ppm"] is None
         html = one.get("").text
-        assert "1 of these updates claim more than 100 %" in html and "Attested median" in html
+        assert "1 of these updates claims more than 100 %" in html and "Attested median" in html
 
 
 # ---- activity, checkpoints, the rest ---------------------------------------------------------------------------------
