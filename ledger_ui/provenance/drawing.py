@@ -120,12 +120,10 @@ def _node(node: Node, spot: Spot) -> Iterator[str]:
     if node.toggle_url and node.kind == "update":
         outward = x + (radius + 9) * (-1 if node.side == "above" else 1)
         sign = "−" if node.opened else "+"
-        yield f'<text class="more" x="{outward:.1f}" y="{y + 4:.1f}" text-anchor="middle">{sign}</text>'
+        at = f'x="{outward:.1f}" y="{y + 4:.1f}"'
+        yield f'<text class="more" aria-hidden="true" {at} text-anchor="middle">{sign}</text>'
     below = y + spot.below + (15 if node.side != "root" else 19)
-    label = words.name(node) if node.kind != "group" else ""
-    share = "" if node.side == "root" else ("max " if node.kind == "group" else "") + words.share(node)
-    shown = " · ".join(part for part in (label, share) if part)
-    yield f'<text class="halo" x="{x:.1f}" y="{below:.1f}" text-anchor="middle">{escape(shown)}</text></a>'
+    yield f'<text class="halo" x="{x:.1f}" y="{below:.1f}" text-anchor="middle">{escape(words.label(node))}</text></a>'
 
 
 def _colour(node: Node) -> str:

@@ -6,7 +6,7 @@ from fl_node.lineage.words import of_ppm, percentage
 from ledger_ui.provenance.records import Merge, Node
 from ledger_ui.text import visible
 
-__all__ = ["name", "of_ppm", "percentage", "sentence", "share", "told_merge"]
+__all__ = ["kin", "label", "marks", "name", "of_ppm", "percentage", "sentence", "share", "site_of", "told_merge"]
 
 
 def name(node: Node) -> str:
@@ -32,28 +32,42 @@ def share(node: Node) -> str:
     return f"({told})" if node.nominal else told
 
 
+def label(node: Node) -> str:
+    """What stands at a node in the graph; of a group, the number in its box stands before it."""
+    if node.side == "root":
+        return name(node)
+    if node.kind == "group":
+        return f"max {share(node)}"
+    return f"{name(node)} · {share(node)}"
+
+
 def sentence(node: Node) -> str:
-    """All that the graph shows of a node."""
-    parts = [name(node)]
-    if node.kind == "update":
-        parts += [site_of(node), f"peer {node.peer}", f"round {node.round}"]
+    """All that the graph shows of a node. It begins with what can be read there, so that it may be called by that."""
     kind = "nominal effective share" if node.nominal else "effective share"
-    told = ("at least " if node.at_least else "") + percentage(node.share)
+    parts = [label(node)]
     if node.side == "root":
         parts.append("the update that this page is of")
     elif node.kind == "group":
-        parts.append(f"largest {kind} {told}")
-        if node.share_sum is not None:
-            parts.append(f"together {percentage(node.share_sum)}")
+        parts = [f"{node.updates} {label(node)}", f"{name(node)}, {kind} of the largest"]
     else:
-        parts.append(f"{kind} {told}")
+        parts.append(kind)
+    if node.kind == "update":
+        parts += [site_of(node), f"peer {node.peer}", f"round {node.round}"]
+    if node.share_sum is not None:
+        parts.append(f"together {percentage(node.share_sum)}")
     parts += marks(node)
     if node.kind == "group":
         parts.append("Enter shows each")
-    elif node.hidden and node.toggle_url:
-        kin = "relatives" if node.side == "root" else "parents" if node.side == "above" else "children"
-        parts.append(f"{node.hidden:,} {kin} not drawn: Enter shows them")
+    elif node.toggle_url and node.opened:
+        parts.append(f"Enter hides its {kin(node)}")
+    elif node.toggle_url:
+        parts.append(f"Enter shows {node.hidden:,} more {kin(node)}")
     return ", ".join(parts)
+
+
+def kin(node: Node) -> str:
+    """Who lies behind it."""
+    return {"root": "relatives", "above": "parents", "below": "children"}[node.side]
 
 
 def marks(node: Node) -> list[str]:

@@ -45,7 +45,7 @@ def judge() -> str:
 @pytest.fixture(scope="session")
 def explorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Over a finished federation, for reading; see :func:`ui_logs.played`."""
-    one = ui_logs.over(ui_logs.played(), tmp_path_factory.mktemp("browsed"))
+    one = ui_logs.over(ui_logs.played(), tmp_path_factory.mktemp("browsed"), listeners=24)
     try:
         with driving.serving(one) as served:
             yield served

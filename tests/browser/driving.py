@@ -77,7 +77,10 @@ class Served:
 @contextmanager
 def serving(one: Explored) -> Iterator[Served]:
     """Serve it as ``fl-node ui`` does, on a free port."""
-    server: Any = create_server(one.app, host="127.0.0.1", port=0, threads=12)
+    # As ledger_ui.serve has it: the lookahead is what has a listener that left be noticed.
+    server: Any = create_server(
+        one.app, host="127.0.0.1", port=0, threads=32, channel_request_lookahead=1, asyncore_use_poll=True
+    )
     thread = threading.Thread(target=server.run, name="explorer", daemon=True)
     thread.start()
     try:
