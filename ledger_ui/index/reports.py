@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from fl_node.errors import ContentError, ContentMismatch, ContentTooLarge
 from fl_node.records import ZERO32, UpdateRef
 from ledger_ui.index.newest import Newest
 from ledger_ui.index.store import Store
+from ledger_ui.strange import json_of
 
 MOST_BYTES: Final = 256 << 10
 #: What is kept in all.
@@ -129,7 +129,7 @@ def fetched(blobs: GatewayBlobs, wanted: Wanted) -> Got:
 def not_json(body: bytes) -> str:
     """Why some bytes are no report's JSON; empty: they are."""
     try:
-        table = json.loads(body.decode())
-    except (ValueError, RecursionError) as cause:
+        table = json_of(body)
+    except ValueError as cause:
         return f"it is no JSON: {str(cause)[:200]}"
     return "" if isinstance(table, dict) else "it is JSON, but no object"

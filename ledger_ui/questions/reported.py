@@ -12,6 +12,7 @@ from pydantic import Field
 
 from fl_node.records import UpdatePublished
 from ledger_ui.contexts import Context
+from ledger_ui.strange import json_of
 from ledger_ui.text import storable
 
 _MOST_CLASSES: Final = 100
@@ -125,8 +126,8 @@ def _told(state: str, detail: str = "", size: int | None = None, tried: float | 
 
 def _read(raw: bytes) -> dict[str, Any] | None:
     try:
-        table = json.loads(raw.decode())
-    except (ValueError, RecursionError):
+        table = json_of(raw)
+    except ValueError:
         return None
     return table if isinstance(table, dict) else None
 
