@@ -202,7 +202,7 @@ def _wants_json() -> bool:
 class PackQuery(Query):
     """What the pack is to hold: one of update, round and all."""
 
-    update: str | None = Field(None, pattern=_REF.pattern, max_length=24, description="one update, such as 3-12")
+    update: str | None = Field(None, pattern=f"^{_REF.pattern}$", max_length=24, description="one update, such as 3-12")
     round: int | None = Field(None, ge=0, le=2**32 - 1, description="the updates of this round")
     all: Literal["1"] | None = Field(None, description="1: every update")
     blobs: Literal["1"] | None = Field(None, description="1: with the weights, so that merges can be checked")

@@ -74,8 +74,9 @@ def content(shown: Shown, query: ContentQuery, cid: str) -> Response:
         raise
     suffix = "car" if query.format == "car" else "json" if named.what == "report" else "bin"
     kind = f"{_CAR}; version=1; order=dfs; dups=n" if query.format == "car" else "application/octet-stream"
-    response = Response(parts, mimetype=None, content_type=kind)
-    response.call_on_close(_Once(_ROOM.release))
+    done = _Once(_ROOM.release)
+    response = Response(_passed_on(parts, done), content_type=kind)
+    response.call_on_close(done)  # of what is never begun, such as the answer to a HEAD, too
     response.headers["Content-Length"] = str(size)
     response.headers["Content-Disposition"] = f'attachment; filename="{dag.root}.{suffix}"'
     response.headers["Content-Security-Policy"] = _POLICY
@@ -157,6 +158,13 @@ def _opened(shown: Shown, named: Named, form: str) -> tuple[Dag, Iterator[bytes]
         written = car.write(dag, lambda cid, index: [blocks(index)])
         return dag, map(bytes, written), car.length(dag, dag.walk())
     return dag, (bytes(blocks(index)) for index in range(len(dag.leaves))), dag.size_bytes
+
+
+def _passed_on(parts: Iterator[bytes], done: Callable[[], None]) -> Iterator[bytes]:
+    try:
+        yield from parts
+    finally:
+        done()
 
 
 _Leaf = Callable[[int], Buffer]
