@@ -96,7 +96,7 @@ def _symbol(name: str, share_ppm: int | None) -> str:
 def _defined(name: str, rounded: int) -> str:
     ground = f'<rect width="{_WIDTH - 2}" height="{_HEIGHT - 2}" rx="2"/>'
     if rounded == -2:
-        return f'<g id="{name}-x" class="cell left-out">{ground}<path d="M8 4 16 12M16 4 8 12"/></g>'
+        return f'<g id="{name}-x" class="cell out">{ground}<path d="M8 4 16 12M16 4 8 12"/></g>'
     words = "0" if rounded == -1 else "&lt;1" if rounded == 0 else str(rounded)
     shade = "none" if rounded == -1 else f"shade{sum(rounded >= least for least in _SHADES)}"
     symbol = f"{name}-{'z' if rounded == -1 else rounded}"
