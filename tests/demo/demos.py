@@ -69,7 +69,7 @@ class Demo:
 
 
 def run(start: Any, *argv: object) -> dict[str, Any]:
-    demo = start(*argv, "--json", "-")
+    demo = start(*argv, "--no-ui", "--json", "-")
     code, out, err = demo.ends()
     assert code == 0, err
     demo.leaves_nothing()
