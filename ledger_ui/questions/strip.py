@@ -139,10 +139,10 @@ def _states(db: sqlite3.Connection, rounds: Sequence[int], sites: Sequence[int])
     at_round = {number: at for at, number in enumerate(rounds)}
     # Of a round's updates and absences all are read where most of them are shown anyway; else those of some peers.
     most = len(by_peer) * 2 > db.execute("SELECT count(*) FROM peers").fetchone()[0]
-    spans = [(rounds[0], rounds[-1])] if rounds and most else [(number, number) for number in rounds]
+    spans = [(rounds[0], rounds[-1])] if rounds and most else [(number,) for number in rounds]
     some = "" if most else f"AND peer IN ({','.join('?' * len(by_peer))})"
     values = [] if most else list(by_peer)
-    between = f"WHERE round BETWEEN ? AND ? {some}"
+    between = "WHERE round BETWEEN ? AND ?" if most else f"WHERE round = ? {some}"
     for query in (
         f"SELECT round, peer, state FROM absences {between}",  # noqa: S608
         f"SELECT round, peer, state FROM updates {between} ORDER BY round, idx",  # noqa: S608
