@@ -44,10 +44,11 @@ class Options:
     def of_environment(cls, environment: Mapping[str, str] | None = None) -> Options:
         """For WSGI servers that call the factory without arguments: ``FL_NODE_UI_FEDERATIONS`` (files, separated as in
         PATH), ``FL_NODE_RPC``, ``FL_NODE_UI_HOSTS`` (by commas; ``*``: any), ``FL_NODE_UI_SECRET_FILE``,
-        ``FL_NODE_UI_LISTENERS``.
+        ``FL_NODE_UI_LISTENERS``, ``FL_NODE_UI_WITHOUT`` (``harvest``, ``verify``, or both by commas),
+        ``FL_NODE_UI_MONITOR`` (``1``: with it).
 
         Raises:
-            UsageError: no federation is named, the secret cannot be read, or a number is none.
+            UsageError: no federation is named, the secret cannot be read, or a value is none.
         """
         given = os.environ if environment is None else environment
         files = [name for name in given.get("FL_NODE_UI_FEDERATIONS", "").split(os.pathsep) if name]
@@ -58,10 +59,16 @@ class Options:
         listeners = given.get("FL_NODE_UI_LISTENERS", str(LISTENERS))
         if not (listeners.isascii() and listeners.isdecimal() and int(listeners) <= 10_000):
             raise UsageError(f"FL_NODE_UI_LISTENERS {listeners[:20]!r}: expected a number of readers, from 0")
+        without = {name.strip() for name in given.get("FL_NODE_UI_WITHOUT", "").split(",") if name.strip()}
+        if not without <= {"harvest", "verify"}:
+            raise UsageError(f"FL_NODE_UI_WITHOUT {', '.join(sorted(without))[:80]}: expected harvest, verify, or both")
         return cls(
             sources=tuple(Source(Path(name), given.get("FL_NODE_RPC", "")) for name in files),
             hosts=() if hosts == "*" else tuple(name.strip() for name in hosts.split(",") if name.strip()),
             secret=read_secret(Path(secret_file)) if secret_file else "",
+            harvest="harvest" not in without,
+            verify="verify" not in without,
+            monitor=given.get("FL_NODE_UI_MONITOR", "") == "1",
             listeners=int(listeners),
         )
 

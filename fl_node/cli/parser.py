@@ -406,7 +406,7 @@ def _ui(command: Command) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a name by which browsers may address it besides --host and this machine's own; may be repeated",
+        help="a name by which browsers may address it besides those of this machine; may be repeated",
     )
     sub.add_argument("--no-harvest", action="store_true", help="ask no peer for reports, checkpoints or content")
     sub.add_argument("--no-verify", action="store_true", help="readers cannot have audits or packs made")

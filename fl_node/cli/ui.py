@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 from ipaddress import ip_address
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from fl_node.cli.settings import settings_of
 from fl_node.cli.text import safe
+from fl_node.config import WILDCARDS
 from fl_node.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,12 +69,23 @@ def options_of(arguments: argparse.Namespace) -> Options:
     return Options(
         sources=tuple(Source(Path(name), config.rpc) for name in files),
         poll_s=config.poll_s,
-        hosts=tuple(dict.fromkeys((*LOOPBACK, arguments.host, *arguments.allow_hosts))),
+        hosts=tuple(dict.fromkeys((*LOOPBACK, *own_names(arguments.host), *arguments.allow_hosts))),
         secret=read_secret(Path(arguments.secret_file)) if arguments.secret_file else "",
         harvest=not arguments.no_harvest,
         verify=not arguments.no_verify,
         monitor=arguments.monitor,
     )
+
+
+def own_names(host: str) -> list[str]:
+    """Names and addresses by which an explorer that listens there is reached, as far as this machine knows."""
+    if host not in WILDCARDS:
+        return [host]
+    name = socket.gethostname()
+    try:
+        return [name, *(str(place[4][0]) for place in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))]
+    except OSError:
+        return [name]
 
 
 def announce(explorer: Explorer, as_json: bool) -> None:

@@ -103,7 +103,8 @@ def test_every_exit_code_is_in_the_troubleshooting_table() -> None:
 
 def test_settings_named_in_the_pages_exist() -> None:
     """``FL_NODE_...`` in a page is a setting or one of the few other variables that the code reads."""
-    source = "\n".join(path.read_text("utf-8") for path in sorted((ROOT / "fl_node").rglob("*.py")))
+    files = [path for package in ("fl_node", "ledger_ui") for path in sorted((ROOT / package).rglob("*.py"))]
+    source = "\n".join(path.read_text("utf-8") for path in files)
     others = set(re.findall(r"\"(FL_NODE_[A-Z_]+)\"", source)) | {"FL_NODE_ANVIL", "FL_NODE_GANACHE", "FL_NODE_HARDHAT"}
     known = others | {f"FL_NODE_{key.upper()}" for key in NodeConfig.model_fields}
     for page in pages():
