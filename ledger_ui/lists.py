@@ -86,6 +86,8 @@ class Select:
         columns, source: SQL of ours, as everything here but values.
         key: a column that no two rows have the same of, whole numbers; mostly the entry's index.
         beside: left joins that only ``columns`` need: ``LEFT JOIN sites s ON s.site = u.site``.
+        ordered: for every order there is an index that has the filters' columns too. It is walked through then, rather
+            than that all rows of a filter are looked up and sorted.
     """
 
     columns: str
@@ -94,6 +96,7 @@ class Select:
     where: list[str] = field(default_factory=list)
     values: list[object] = field(default_factory=list)
     beside: str = ""
+    ordered: bool = False
 
     def only(self, condition: str, *values: object) -> None:
         """Narrow it. A condition with a value that is ``None`` is left out."""
@@ -171,18 +174,20 @@ class Select:
     def _keys(
         self, db: sqlite3.Connection, sort: str, told: list[_Condition], ordered: str, limit: int
     ) -> list[tuple[int, int | None]]:
-        where = _joined([*self.where, *(condition for condition, _ in told)])
+        # The place comes first: of two bounds of a key, SQLite goes by the first.
+        filters = map(_unindexed, self.where) if self.ordered and sort != self.key else self.where
+        where = _joined([*(condition for condition, _ in told), *filters])
         query = f"SELECT {self.key}, {sort} FROM {self.source}{where} ORDER BY {ordered} LIMIT ?"  # noqa: S608
-        values = [*self.values, *(value for _, given in told for value in given), limit]
+        values = [*(value for _, given in told for value in given), *self.values, limit]
         return [(row[0], row[1]) for row in db.execute(query, values)]
 
     def _rows(self, db: sqlite3.Connection, sort: str, keys: Sequence[int]) -> list[sqlite3.Row]:
         """Rows of these keys, in their order."""
         if not keys:
             return []
-        where = _joined([*self.where, f"{self.key} IN ({','.join('?' * len(keys))})"])
+        where = _joined([f"{self.key} IN ({','.join('?' * len(keys))})", *map(_unindexed, self.where)])
         query = f"SELECT {self.columns}, {self.key} AS key, {sort} AS sorted FROM {self.source} {self.beside}{where}"  # noqa: S608
-        rows = {row["key"]: row for row in db.execute(query, [*self.values, *keys])}
+        rows = {row["key"]: row for row in db.execute(query, [*keys, *self.values])}
         return [rows[key] for key in keys]
 
 
@@ -196,6 +201,11 @@ def _place(after: str | None) -> tuple[int | None, int | None]:
 
 def _held(digits: str) -> int:
     return max(-(2**63), min(int(digits), 2**63 - 1))
+
+
+def _unindexed(condition: str) -> str:
+    """A condition that SQLite does not look for an index for."""
+    return f"+({condition})"
 
 
 def _joined(conditions: Sequence[str]) -> str:

@@ -167,8 +167,9 @@ TOTALS: Final = (
     + _summed("reports", "body", "reports", "length")
 )
 
-#: More ways into the log's own entries: by kind in the order of the log, and by the start of a leaf.
+#: More ways into the log's own entries: by kind and by peer in the order of the log, and by the start of a leaf.
 FOUND: Final = """
+CREATE INDEX IF NOT EXISTS entries_peer ON entries (peer, idx, kind);
 CREATE INDEX IF NOT EXISTS entries_in_kind ON entries (kind);
 CREATE INDEX IF NOT EXISTS entries_leaf ON entries (substr(leaf, 1, 6));
 CREATE INDEX IF NOT EXISTS updates_seen_root ON updates (seen_root);

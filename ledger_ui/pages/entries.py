@@ -94,10 +94,7 @@ def _select(here: Here, query: EntriesQuery) -> Select:
     found = Select(_SELECTED, "entries")
     found.only("idx < ?", here.frame.size)
     found.only("kind = ?", query.kind)
-    if query.peer is not None:
-        if query.kind is None:  # the index begins with the kind
-            found.only(f"kind IN ({','.join('?' * len(KINDS))})", *KINDS)
-        found.only("peer = ?", query.peer)
+    found.only("peer = ?", query.peer)
     found.only("block = ?", query.block)
     found.only("tx_hash = ?", None if query.tx is None else bytes.fromhex(query.tx.removeprefix("0x")))
     return found

@@ -126,7 +126,7 @@ def row_of(row: object) -> UpdateRow:
 
 
 def _select(here: Here, query: UpdatesQuery) -> Select:
-    found = Select(SELECTED, "updates u", key="u.idx", beside=SITES)
+    found = Select(SELECTED, "updates u", key="u.idx", beside=SITES, ordered=True)
     found.only("u.peer = ?", query.peer)
     found.only("u.site = ?", query.site)
     found.only("u.round = ?", query.round)
