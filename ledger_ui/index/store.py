@@ -38,7 +38,8 @@ class Store:
         self.suspect = False
         self._ledger, self._traces = ledger, traces
         self._idle: list[tuple[_Place, sqlite3.Connection]] = []
-        self._lock = threading.Lock()
+        # Again by the same thread: a page that nobody read to its end is tidied up whenever Python comes to it.
+        self._lock = threading.RLock()
         self._claim: int | None = None
 
     # ---- reading and writing ---------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ledger_ui import Options, create_app
 from ledger_ui.federation import Source
 from ledger_ui.index import made
 from ledger_ui.index.schema import SCHEMA
+from ledger_ui.index.store import Store
 
 DIGEST = parse_federation(SPEC.encode()).digest
 
@@ -341,3 +342,23 @@ def test_every_statement_of_the_schema_is_made() -> None:
     statements = made._statements(SCHEMA)
     assert len(statements) == SCHEMA.count("CREATE ") and "".join(statements).split() == SCHEMA.split()
     assert {f"updates_{name}" for name in ("index", "state", "score", "time")} <= made.objects_of(LOG + SCHEMA).keys()
+
+
+def test_a_page_that_nobody_reads_to_its_end_blocks_nothing(file: Path) -> None:
+    """Python may come to tidy it up while a connection is being taken."""
+    store = Store(file)
+
+    def page() -> Iterator[int]:
+        with store.reading() as db:
+            yield from (row[0] for row in db.execute("SELECT 1 UNION SELECT 2"))
+
+    left = page()
+    assert next(left) == 1
+    with store.reading() as db:
+        assert db.execute("SELECT 1").fetchone()[0] == 1
+    with store._lock:
+        left.close()
+    with store.reading() as db:
+        assert not db.execute("SELECT 2").fetchone()[0] == 1
+    assert len(store._idle) == 2
+    store.close()
