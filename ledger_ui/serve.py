@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import socket
 import threading
@@ -52,6 +53,9 @@ class Explorer:
 
     def run(self, wait: Callable[[float], bool]) -> None:
         """Serve until ``wait`` says that it is over (it waits so many seconds, and tells)."""
+        # What is here now stays: looking for rubbish among it takes longer than most pages.
+        gc.collect()
+        gc.freeze()
         for one in self.shown:
             one.start()
         serving = threading.Thread(target=self._server.run, name="serve", daemon=True)
