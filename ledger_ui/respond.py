@@ -25,6 +25,8 @@ from ledger_ui.urls import Urls, as_format
 
 #: Where some spreadsheet begins a formula or a macro, in half and full width, and the field mark of old ones.
 _FORMULA: Final = frozenset("=+-@|%\uff1d\uff0b\uff0d\uff20\u2212\ufe63\ufe62\ufe66\ufe6b")
+#: What many readers take for the end of a line, in a line of JSON.
+_LINE_ENDS: Final = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 _CHUNK: Final = 500
 
 
@@ -156,7 +158,7 @@ def _listed(listing: Listing, suffix: str, shown: Shown, urls: Urls, query: Quer
 def _line(row: Context, suffix: str, columns: tuple[str, ...]) -> str:
     told = row.model_dump()
     if suffix == "jsonl":
-        return json.dumps(told, ensure_ascii=False) + "\n"
+        return json.dumps(told, ensure_ascii=False).translate(_LINE_ENDS) + "\n"
     return _csv_line([csv_cell(told[column]) for column in columns])
 
 

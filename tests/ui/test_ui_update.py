@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from eth_account import Account
-from ui_logs import Explored, Scribe, explored, founded, over, played
+from ui_logs import SPEC, Explored, Scribe, explored, founded, over, played
 from ui_logs import hostile as hostile_log
 
 from fl_node.content.cid import Cid
@@ -264,7 +264,7 @@ REPORTS = [
 
 @pytest.mark.parametrize("body", REPORTS, ids=[body[:20].decode("latin-1") for body in REPORTS])
 def test_a_hostile_report_breaks_nothing(tmp_path: Path, body: bytes) -> None:
-    told = Scribe(parse_federation(b'format = 1\nname = "x"\n[task]\ndata = "digits"\n').digest)
+    told = Scribe(parse_federation(SPEC.encode()).digest)
     told.admit("a")
     told.publish(1, 1, 1, report=hashlib.sha256(body).digest())
     one = explored(tmp_path, told)
@@ -290,7 +290,7 @@ def signed(key: Any, to: str, data: bytes, chain_id: int = 31337) -> tuple[bytes
 
 def test_the_signed_call_is_held_against_the_entry(tmp_path: Path) -> None:
     key, stranger = Account.create("one"), Account.create("two")
-    told = Scribe(parse_federation(b'format = 1\nname = "x"\n[task]\ndata = "digits"\n').digest)
+    told = Scribe(parse_federation(SPEC.encode()).digest)
     told.admit("a")
     told.publish(1, 1, 1)
     one = explored(tmp_path, told)

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from ui_logs import BEGAN_S, Explored, Scribe, explored, founded, over
+from ui_logs import BEGAN_S, SPEC, Explored, Scribe, explored, founded, over
 from ui_logs import hostile as hostile_log
 
 from fl_node.records import PPM, UpdatePublished, UpdateRef
@@ -155,7 +155,7 @@ def test_csv_and_json_lines_are_all_of_it(world: Explored) -> None:
 
 
 def test_a_page_stays_the_same_while_the_log_grows(tmp_path: Path) -> None:
-    told = Scribe(parse_federation(b'format = 1\nname = "x"\n[task]\ndata = "digits"\n').digest)
+    told = Scribe(parse_federation(SPEC.encode()).digest)
     told.admit("a")
     for sequence in range(1, 8):
         told.publish(1, sequence, sequence)
