@@ -14,7 +14,6 @@ from ledger_ui.registry import Here
 #: Rows of one kind: many updates may start from one base.
 _MOST: Final = 20
 _MOST_PEERS: Final = 20_000
-_MOST_BLOCKS: Final = 50_000
 #: Columns of updates with an index of their own, and what they are.
 _COLUMNS: Final = {
     "content": "the content of {}",
@@ -125,16 +124,6 @@ def _leaf(here: Here, digest: bytes) -> list[Named]:
         "SELECT idx FROM entries WHERE substr(leaf, 1, 6) = ? AND leaf = ? LIMIT 1", (digest[:6], digest)
     ).fetchone()
     return [] if row is None else [Named("entry", f"the leaf of entry {row[0]}", here.urls.entry(row[0]))]
-
-
-def _block(here: Here, digest: bytes) -> list[Named]:
-    """A block by its hash, among the newest that were looked at: hashes have no index."""
-    newest = "SELECT number, hash FROM blocks ORDER BY number DESC LIMIT ?"
-    row = here.db.execute(
-        f"SELECT number FROM ({newest}) WHERE hash = ?",  # noqa: S608
-        (_MOST_BLOCKS, digest),
-    ).fetchone()
-    return [] if row is None else [Named("block", f"the hash of block {row[0]}", here.urls.entries(block=row[0]))]
 
 
 def _dropped(here: Here, digest: bytes) -> list[Named]:

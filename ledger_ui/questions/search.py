@@ -202,7 +202,7 @@ def _hex(search: _Search, found: re.Match[str]) -> None:
         _address(search, bytes.fromhex(digits))
     elif len(digits) == 72:
         _binary_cid(search, bytes.fromhex(digits))
-    elif _LEAST_START <= len(digits) < 64 and not (found[1] is None and digits.isdecimal() and len(digits) < 12):
+    elif _LEAST_START <= len(digits) < 64 and not search.hits:  # it may be a number that there is
         search.understood.append("the start of a digest, a hash or an address")
         search.named(by_start(search.here, digits))
 
