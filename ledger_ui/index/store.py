@@ -230,5 +230,5 @@ class Store:
         )
         db.row_factory = sqlite3.Row
         db.execute("PRAGMA trusted_schema = OFF")
-        db.execute("PRAGMA cache_size = -8192")
+        db.execute("PRAGMA cache_size = -2048")
         return db
