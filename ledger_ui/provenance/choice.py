@@ -14,7 +14,7 @@ from ledger_ui.provenance.walk import Walk, is_nominal
 MOST_NODES: Final = 300
 MOST_MERGES: Final = 1_200
 #: Where the address does not say how much to show: updates on each side, and what is still drawn one by one.
-NEAR: Final = 40
+NEAR: Final = 24
 _EASY_NODES: Final = {"none": 100, "site": 160, "round": MOST_NODES}
 _EASY_MERGES: Final = {"none": 420, "site": 700, "round": MOST_MERGES}
 _COARSER: Final[tuple[Collapse, ...]] = ("none", "site", "round")

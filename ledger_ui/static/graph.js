@@ -5,6 +5,8 @@
 
 const LEAST = 0.15;
 const MOST = 3;
+const READABLE = 0.55; // from here on, all of it is shown first; else a part, as large as this:
+const CLOSE = 0.85;
 const SLOW = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 200;
 
 let graph = null; // what is on the page now
@@ -52,7 +54,8 @@ function draw() {
 
 /** As high as the graph needs where that is not too much of the window. */
 function size() {
-  const k = Math.min(1, graph.box.clientWidth / graph.width);
+  const whole = Math.min(1, graph.box.clientWidth / graph.width);
+  const k = whole >= READABLE ? whole : CLOSE;
   graph.box.style.height = `${Math.round(Math.max(260, Math.min(innerHeight * 0.72, k * graph.height)))}px`;
 }
 
@@ -65,10 +68,10 @@ function fitted() {
 /** All of it where that is readable, else what is around a node. */
 function around(node) {
   const whole = fitted();
-  if (whole.k >= 0.55 || !node) return whole;
+  if (whole.k >= READABLE || !node) return whole;
   const { clientWidth: wide, clientHeight: high } = graph.box;
   const [x, y] = place(node);
-  const k = 0.85;
+  const k = CLOSE;
   // Not beyond the ends of the drawing; in the middle where it is smaller than the window.
   const across = (room, size, at) => (k * size <= room ? (room - k * size) / 2 : Math.min(0, Math.max(room - k * size, room * 0.55 - k * at)));
   return d3.zoomIdentity.translate(across(wide, graph.width, x), Math.min(0, across(high, graph.height, y))).scale(k);
@@ -169,10 +172,10 @@ function clicked(event) {
     event.preventDefault();
     choose(link);
     link.focus({ preventScroll: true });
-    if (link.dataset.more) more(link.href, link.dataset.key);
+    if (link.dataset.more) more(link.getAttribute("href"), link.dataset.key);
   } else if (link.closest(".columns")) {
     event.preventDefault();
-    more(link.href, graph.chosen);
+    more(link.getAttribute("href"), graph.chosen);
   }
 }
 
@@ -227,7 +230,8 @@ function start(before = null, key = null, focused = false) {
   d3.select(box).call(behaviour).on("dblclick.zoom", null);
   box.addEventListener("keydown", pressed);
   box.addEventListener("click", clicked);
-  svg.addEventListener("focusin", (event) => {
+  // Not at the SVG: browsers take one that listens to focus for a stop of its own.
+  box.addEventListener("focusin", (event) => {
     const node = event.target.closest?.("a.node");
     if (node) { choose(node); show(node); }
   });

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -72,6 +73,14 @@ class Served:
     def url(self, path: str) -> str:
         """A page of its federation, by what comes after the federation's address."""
         return f"{self.origin}/{self.one.shown.slug}{path}"
+
+
+def until(true: Callable[[], bool], within_s: float = 15.0) -> None:
+    """Wait for something that no locator tells of."""
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline, f"not so within {within_s:g} s"
+        time.sleep(0.05)
 
 
 @contextmanager
