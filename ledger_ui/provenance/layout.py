@@ -17,8 +17,10 @@ BOTTOM: Final = 44.0
 _HIGH, _LOW = 48.0, 40.0
 _FEW: Final = 16
 #: Between columns: where there are single updates, and where there are rounds only.
-_WIDE, _NARROW = 112.0, 68.0
+_WIDE, _NARROW = 112.0, 76.0
 _LEAST_RADIUS, _MOST_RADIUS = 4.0, 15.0
+#: Boxes for the updates of a round.
+_SHORTEST, _TALLEST = 30.0, 120.0
 _LEAST_WIDTH, _LEAST_HEIGHT = 420.0, 190.0
 
 
@@ -69,8 +71,13 @@ class Layout:
 def lay_out(nodes: Sequence[Node]) -> Layout:
     """Find each node a place; none stands upon another."""
     columns = _columns(nodes)
-    rows, y_of, apart = _rows(nodes)
-    middle = (rows[0].y + rows[-1].y) / 2 if rows else TOP + _LEAST_HEIGHT / 2
+    rows, y_of, apart = _rows(nodes, TOP + 28.0)
+    # What has no row of its own stands in line with the root.
+    root = next((node for node in nodes if node.side == "root"), None)
+    middle = y_of[_row_of(root)] if root is not None else TOP + _LEAST_HEIGHT / 2
+    if any(node.kind == "group" and node.sites > 1 for node in nodes) and middle < TOP + _TALLEST / 2:
+        rows, y_of, apart = _rows(nodes, TOP + 28.0 + TOP + _TALLEST / 2 - middle)
+        middle = TOP + _TALLEST / 2
     most = max((node.updates for node in nodes), default=1)
     x_of = {column.number: column.x for column in columns}
     spots: dict[str, Spot] = {}
@@ -94,7 +101,7 @@ def _spot(node: Node, x: float, y: float, most: int) -> Spot:
         return Spot(x, y, radius)
     if node.sites == 1:
         return Spot(x, y, 13.0, 24.0)
-    return Spot(x, y, 15.0, 30.0 + 90.0 * sqrt(node.updates / most))
+    return Spot(x, y, 15.0, _SHORTEST + (_TALLEST - _SHORTEST) * sqrt(node.updates / most))
 
 
 def side_of_square(radius: float) -> float:
@@ -122,7 +129,8 @@ def _row_of(node: Node) -> tuple[int, int] | None:
     return (node.site or 0, 0) if node.kind == "group" and node.sites == 1 else None
 
 
-def _rows(nodes: Sequence[Node]) -> tuple[list[Row], dict[tuple[int, int] | None, float], float]:
+def _rows(nodes: Sequence[Node], y: float) -> tuple[list[Row], dict[tuple[int, int] | None, float], float]:
+    """From ``y`` on downwards: the rows, where each is, and how far apart they are."""
     peers = {(node.site or 0, node.peer or 0): node for node in nodes if node.kind == "update"}
     groups = {(node.site or 0, 0): node for node in nodes if node.kind == "group" and node.sites == 1}
     of_site: dict[int, list[int]] = {}
@@ -131,7 +139,6 @@ def _rows(nodes: Sequence[Node]) -> tuple[list[Row], dict[tuple[int, int] | None
     apart = _HIGH if sum(map(len, of_site.values())) <= _FEW else _LOW
     rows: list[Row] = []
     y_of: dict[tuple[int, int] | None, float] = {}
-    y = TOP + 28.0
     for site in sorted({site for site, _ in [*peers, *groups]}):
         first = y
         for peer in of_site.get(site, [0]):
