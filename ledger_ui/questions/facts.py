@@ -30,7 +30,7 @@ from fl_node.records import (
     UpdatesAttested,
 )
 from ledger_ui.contexts import Context
-from ledger_ui.text import percent, utc
+from ledger_ui.text import percent, short, utc
 from ledger_ui.urls import Urls
 
 #: Items of one list that are told; a contract takes 64.
@@ -111,17 +111,16 @@ def summary_of(entry: Entry) -> str:
             return f"peer {body.peer}, announcement {body.epoch}: {body.endpoint or 'it serves none'}"
         case UpdatePublished() as body:
             merged = sum(1 for parent in body.parents if parent.share_ppm)
-            return (
-                f"{body.ref} of round {body.update.round}, claims {percent(body.update.score_ppm)}, "
-                f"made from {f'{merged} updates' if merged != 1 else '1 update'}"
-            )
+            origin = "the genesis" if not body.parents else f"{merged} update{'' if merged == 1 else 's'}"
+            claim = percent(body.update.score_ppm)
+            return f"{body.ref} of round {body.update.round}, claims {claim}, made from {origin}"
         case UpdatesAttested() as body:
             items = [f"{item.peer}#{item.sequence} {percent(item.score_ppm)}" for item in body.items]
             return f"peer {body.peer} measured {_listed(items)}"
         case UpdateObjected() as body:
             return f"peer {body.peer} of {body.target}: {REASONS[body.reason]}"
         case UnknownEntry() as body:
-            return f"topic {body.topic.hex()}, {len(entry.data):,} bytes of data"
+            return f"topic {short(body.topic.hex())}, {len(entry.data):,} bytes of data"
     return ""
 
 
