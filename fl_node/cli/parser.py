@@ -412,6 +412,13 @@ def _ui(command: Command) -> None:
     sub.add_argument("--no-verify", action="store_true", help="readers cannot have audits or packs made")
     sub.add_argument("--monitor", action="store_true", help="run `fl-node monitor` beside it, and show its alarms")
     sub.add_argument("--open", action="store_true", help="open it in this machine's browser")
+    sub.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="seconds to wait for federation files to appear (default: 0)",
+    )
 
 
 _AUDITING = (_audit, _checkpoint, _monitor, _export, _verify, _lineage)

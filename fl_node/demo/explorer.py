@@ -19,7 +19,9 @@ from rich.console import Console
 from fl_node import beside
 
 _PORT: Final = 8600
-_POLL_S: Final = "0.25"
+_POLL_S: Final = "0.2"
+#: For the contract; a demo that takes longer has failed.
+_WAIT_S: Final = "600"
 #: After the last entry, for it to see that: the chain is about to end. On a machine that is not busy it is level then.
 _LEVEL_S: Final = 3.0
 _ANSWER_S: Final = 1.0
@@ -31,8 +33,10 @@ _NEEDED: Final = ("flask", "waitress")
 class Explorer:
     """Starts the explorer over a federation file, and ends it on leaving.
 
+    It loads while the demo makes its chain and the file, on a core that has little to do then.
+
     Args:
-        file: the federation file, whose contract is there.
+        file: the federation file, which need not be there yet.
         console: is told the address once there is one, or why there is none.
     """
 
@@ -48,7 +52,7 @@ class Explorer:
             self._tell(f"not started: {' and '.join(missing)} not installed: pip install 'fl-node[ui]'")
             return self
         self._errors = tempfile.TemporaryFile()
-        command = ["ui", "--federation", str(self._file), "--port", str(_free_port()), "--json"]
+        command = ["ui", "--federation", str(self._file), "--port", str(_free_port()), "--wait", _WAIT_S, "--json"]
         try:
             self._process = beside.begin(
                 command,

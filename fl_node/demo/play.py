@@ -49,6 +49,7 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
             raise StoreFull(f"cannot make {states[0]}: {cause.strerror}; name another folder with --state") from cause
         spec_file, out = folder / "federation.spec.toml", folder / "federation.toml"
         spec_file.write_text(settings.spec_text())
+        explorer = stack.enter_context(Explorer(out, console)) if settings.ui else None
         # Before any child is started: that waits for the server to have loaded everything. And before the chain: data
         # that cannot be dealt out need none.
         shards, test_file = _deal(settings, folder, states)
@@ -58,7 +59,6 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
         opening = crew.start("deployment", "open_on_chain", settings.chain, chain.rpc_url, spec_file, out, states)
         on_chain: OnChain = _answer(crew, opening)
         console.print(f"contract    {on_chain.contract}, {on_chain.gas_used:,} gas", highlight=False)
-        explorer = stack.enter_context(Explorer(out, console)) if settings.ui else None
         setup_s = time.perf_counter() - began
 
         # Whoever names a model of their own on this command line has agreed to run it.
