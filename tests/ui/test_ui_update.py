@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,15 @@ from fl_node.ledger import calls, tree
 from fl_node.ledger.abi import checksum_address
 from fl_node.records import PPM, Reason, UpdatePublished, UpdateRef
 from fl_node.spec import parse_federation
+from ledger_ui.index.fold import bump
+
+
+@contextmanager
+def changed(one: Explored) -> Iterator[sqlite3.Connection]:
+    """What was fetched or found besides the log is another now."""
+    with one.shown.store.writing() as db:
+        yield db
+        bump(db)
 
 
 def page_of(one: Explored, ref: str) -> Any:
@@ -88,10 +100,10 @@ def test_who_was_left_out_is_told_once_it_was_replayed(tmp_path: Path) -> None:
         assert all(row["outcome"] and row["reason"] for row in kin["choice"]["left_out"] if row["update"])
         victim = sorted(left)[0]
         assert "1#2" in {row["update"] for row in page_of(one, victim)["kin"]["left_out_by"]}
-        with one.shown.store.writing() as db:
+        with changed(one) as db:
             db.execute("DELETE FROM choices")
         assert page_of(one, "1#2")["kin"]["choice"]["state"] == "not-replayed"
-        with one.shown.store.writing() as db:
+        with changed(one) as db:
             db.execute("INSERT INTO choices SELECT idx, NULL FROM updates")
         assert page_of(one, "1#2")["kin"]["choice"]["state"] == "follows-nothing"
     finally:
@@ -133,7 +145,7 @@ def test_an_audit_speaks_for_or_against_an_objection(tmp_path: Path) -> None:
     try:
         index = page_of(one, "3#2")["update"]["entry"]
         for result, contradicted in (("ok", True), ("failed", False), ("unknown", None)):
-            with one.shown.store.writing() as db:
+            with changed(one) as db:
                 db.execute("DELETE FROM verdicts")
                 db.execute(
                     "INSERT INTO verdicts (idx, position, check_name, result, asked, detail) "
@@ -199,7 +211,7 @@ def test_its_commands_give_leaf_and_root(world: Explored, tmp_path: Path) -> Non
 def with_report(one: Explored, ref: str, body: bytes | None, status: str = "ok", detail: str = "") -> Any:
     """The page, once this came of fetching its report."""
     index = page_of(one, ref)["update"]["entry"]
-    with one.shown.store.writing() as db:
+    with changed(one) as db:
         db.execute("DELETE FROM reports WHERE idx = ?", (index,))
         db.execute(
             "INSERT INTO reports (idx, status, body, tried_at, detail) VALUES (?, ?, ?, ?, ?)",
@@ -300,7 +312,7 @@ def test_the_signed_call_is_held_against_the_entry(tmp_path: Path) -> None:
         good = calls.publish(body.update, body.parents)
         contract = one.shown.deployment.contract
         # The peer's account is what the table of peers says.
-        with one.shown.store.writing() as db:
+        with changed(one) as db:
             db.execute(
                 "UPDATE peers SET account = ? WHERE peer = 1", (checksum_address(bytes.fromhex(key.address[2:])),)
             )
@@ -336,7 +348,7 @@ def told_update(one: Explored) -> UpdatePublished:
 
 def with_transaction(one: Explored, digest: bytes, raw: bytes | None) -> Any:
     """The page, once its entry is by this transaction."""
-    with one.shown.store.writing() as db:
+    with changed(one) as db:
         db.execute("UPDATE entries SET tx_hash = ? WHERE idx = 2", (digest,))
         db.execute("DELETE FROM transactions")
         db.execute("INSERT INTO transactions VALUES (?, NULL, 101015, ?, 0)", (digest, raw))
