@@ -174,3 +174,29 @@ def test_a_page_that_breaks_its_word_is_found(lonely: Explored) -> None:
         ("GET /{federation}/updates.json", "response_schema_conformance"),
         ("GET /{federation}/updates", "content_type_conformance"),
     }
+
+
+def test_people_read_what_may_be_asked(world: Explored) -> None:
+    page = world.client.get("/api").text
+    for one in PAGES.values():
+        assert one.summary in page
+        for name, field in one.query.model_fields.items():
+            assert f"<dt><code>{field.alias or name}</code></dt>" in page
+    assert all(route.rule.replace("<", "&lt;").replace(">", "&gt;") in page for route in ROUTES.values())
+    assert "/openapi.json" in page and f"/{world.shown.slug}/updates.json?limit=3" in page
+
+
+def test_what_it_is_made_of(world: Explored) -> None:
+    told = world.client.get("/about.json").get_json()
+    assert told["licence"] == "Apache-2.0" and {"Python", "SQLite", "flask"} <= {
+        one["name"] for one in told["packages"]
+    }
+    page = world.client.get("/about").text
+    assert told["vendored"]
+    for one in told["vendored"]:
+        assert one["name"] in page and one["licence"] in page and one["sha256"] in page
+        for name in (one["file"], one["licence_file"]):
+            assert world.client.get(f"/static/vendor/{name}").status_code == 200
+    for path in ("/api", "/about", "/about.json", "/openapi.json"):
+        tag = world.client.get(path).headers["ETag"]
+        assert world.client.get(path, headers={"If-None-Match": tag}).status_code == 304

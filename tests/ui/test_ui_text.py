@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import unicodedata
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger_ui.respond import as_json, csv_cell
+from ledger_ui.strange import json_of
 from ledger_ui.text import LONGEST, bytes_words, duration, iso, percent, short, storable, utc, visible, whole
 from ledger_ui.urls import as_format, asked, dashed, undashed
 
@@ -120,6 +122,28 @@ def test_json_carries_any_text() -> None:
     body = as_json({"a": "\ud800", "b": "é\u2028<"}).get_data()
     assert body == b'{"a": "\\ud800", "b": "\xc3\xa9\xe2\x80\xa8<"}'
     assert storable("\ud800x") == "\\ud800x"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[" * 65 + b"]" * 65,
+        b"[" * 500_000,
+        b'{"a":' * 70 + b"1" + b"}" * 70,
+        b'["' * 40 + b"[" * 100,
+    ],
+)
+def test_json_of_a_stranger_is_refused(raw: bytes) -> None:
+    with pytest.raises(ValueError):
+        json_of(raw)
+
+
+def test_json_of_a_stranger_is_read() -> None:
+    for told in ([[]] * 5000, {"a": "[" * 5000 + '\\"]'}, [[[1, 2]] * 50] * 50, None, 3):
+        assert json_of(json.dumps(told).encode()) == told
 
 
 def test_numbers_in_words() -> None:
