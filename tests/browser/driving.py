@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,9 @@ from typing import Any, Final, Literal
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, Route
 from ui_logs import Explored
 from waitress.server import create_server
+
+import ledger_ui.app  # noqa: F401  registers the pages
+from ledger_ui.registry import PAGES
 
 HERE: Final = Path(__file__).parent
 FLAGS: Final = (
@@ -33,6 +36,20 @@ FLAGS: Final = (
 #: WCAG 2.2 AA, and what axe holds to be good practice besides.
 RULES: Final = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 Scheme = Literal["light", "dark"]
+
+
+#: What stands for each part of an address.
+ARGUMENTS: Final = {"ref": "2-2", "number": "2", "index": "9"}
+#: Pages that are asked something.
+ASKED: Final = {"search": "?q=clinic"}
+
+
+def addresses(arguments: Mapping[str, str] = ARGUMENTS) -> dict[str, str]:
+    """Every page by name, with the address of a sample of it below the federation's."""
+    return {
+        name: re.sub(r"<(?:[a-z]+:)?([a-z_]+)>", lambda part: arguments[part[1]], page.rule) + ASKED.get(name, "")
+        for name, page in PAGES.items()
+    }
 
 
 def chromium() -> str:

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import pytest
-from driving import Open, Scheme, Served
-
-import ledger_ui.app  # noqa: F401  registers the pages
-from ledger_ui.registry import PAGES
+from driving import Open, Scheme, Served, addresses
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-#: What stands for each part of an address.
-ARGUMENTS: Final = {"ref": "2-2", "number": "2", "index": "9", "cid": "none", "name": "none"}
-#: Pages that are asked something.
-ASKED: Final = {"search": "?q=clinic"}
 #: Uncompressed bytes of a first load.
 MOST: Final = 300_000
 MOST_OF: Final = {"provenance": 800_000}
-
-
-def addresses() -> dict[str, str]:
-    """Every page by name, with the address of a sample of it below the federation's."""
-    found = {}
-    for name, page in PAGES.items():
-        filled = re.sub(r"<(?:[a-z]+:)?([a-z_]+)>", lambda part: ARGUMENTS[part[1]], page.rule)
-        found[name] = filled + ASKED.get(name, "")
-    return found
 
 
 @pytest.mark.parametrize("width", [360, 1400])
