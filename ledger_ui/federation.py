@@ -22,6 +22,7 @@ from fl_node.ledger.transport import Rpc
 from fl_node.spec import Deployment, Federation, Spec
 from ledger_ui.index.follower import Follower
 from ledger_ui.index.harvest import Harvester
+from ledger_ui.index.held import hold
 from ledger_ui.index.replayed import Replayed
 from ledger_ui.index.store import Store
 from ledger_ui.jobs import Jobs
@@ -81,6 +82,7 @@ class Shown:
             self.store, source.connect or self._connect, self.spec.rounds.depth, poll_s, self.changed
         )
         self.follower.after_fold(Replayed(self.spec))
+        self.follower.after_fold(hold)
         rpc = self.deployment.rpc
         self.jobs = Jobs(self.store, source.file, rpc, self.changed, self._leads)
         self.harvester = Harvester(self.store, self.spec, rpc, lambda: self.follower.now.state, self.changed)

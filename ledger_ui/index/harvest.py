@@ -11,9 +11,9 @@ import sqlite3
 import sys
 import threading
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from fl_node.audit.gateways import GatewayBlobs
@@ -159,22 +159,18 @@ class Harvester:
         return 0.1 + 3 * (time.monotonic() - began)
 
     def tell(self) -> float:
-        """Have pages look again, if there is anything new; and put away what an older log had."""
+        """Have pages look again, if there is anything new."""
         with self._lock:
             due = self._dirty is not None and time.monotonic() >= self._dirty
             if due:
                 self._dirty = None
-        reach = self._reach
-        with self._store.writing() if due else self._store.reading() as db:
-            if due:
-                told = {"answering": reach[0], "announced": reach[1], "at": int(time.time())} if reach else {}
+        if due:
+            reach = self._reach
+            told = {"answering": reach[0], "announced": reach[1], "at": int(time.time())} if reach else {}
+            with self._store.writing() as db:
                 db.execute("INSERT OR REPLACE INTO ui_state VALUES ('harvest', ?)", (json.dumps(told),))
                 bump(db)
-            forgotten = _state(db, "unheld") and _state(db, "folded") == _log_size(db)
-        if due:
             self._changed()
-        if forgotten:
-            self._put_away()
         return _TELL_S / 2
 
     # ---- below -----------------------------------------------------------------------------------------------------
@@ -186,13 +182,18 @@ class Harvester:
             if self._state() in _SOUND:
                 try:
                     pause, failures = step(), 0
-                except (FlNodeError, sqlite3.Error, OSError) as cause:
-                    # A chain or a disk that is gone is told elsewhere.
+                except Exception as cause:  # what a stranger's log holds must not end this for good
                     failures += 1
                     pause = min(_MOST_PAUSE_S, 2.0 * 2 ** min(failures, 10))
-                    if not isinstance(cause, FlNodeError):
-                        print(f"fl-node: the explorer's harvest: {cause}", file=sys.stderr)
+                    self._complain(cause)
             self._stop.wait(pause)
+
+    def _complain(self, cause: Exception) -> None:
+        if self._stop.is_set() or isinstance(cause, FlNodeError):
+            return  # a chain or a disk that is gone is told elsewhere
+        if not isinstance(cause, sqlite3.Error | OSError):
+            traceback.print_exc(file=sys.stderr)
+        print(f"fl-node: the explorer's harvest: {cause}", file=sys.stderr)
 
     def _reached(self) -> GatewayBlobs | None:
         """The client, if there is anybody to ask."""
@@ -209,23 +210,3 @@ class Harvester:
         due = time.monotonic() + within_s
         with self._lock:
             self._dirty = due if self._dirty is None else min(self._dirty, due)
-
-    def _put_away(self) -> None:
-        """The log was folded from its start: what was fetched for entries that are others now goes."""
-        with self._store.writing() as db:
-            for table, column, digest in (("reports", "report", "digest"), ("holders", "content", "content")):
-                same = f"SELECT 1 FROM updates u WHERE u.idx = {table}.idx AND u.{column} = {table}.{digest}"  # noqa: S608
-                db.execute(f"DELETE FROM {table} WHERE NOT EXISTS ({same})")  # noqa: S608
-            db.execute("DELETE FROM ui_state WHERE key = 'unheld'")
-            bump(db)
-
-
-def _state(db: sqlite3.Connection, key: str) -> int:
-    row = db.execute("SELECT value FROM ui_state WHERE key = ?", (key,)).fetchone()
-    return int(row[0] or 0) if row else 0
-
-
-def _log_size(db: sqlite3.Connection) -> int:
-    with suppress(TypeError):
-        return int(db.execute("SELECT value FROM meta WHERE key = 'size'").fetchone()[0])
-    return -1

@@ -153,7 +153,8 @@ def groups(db: sqlite3.Connection, result: str | None, check: str | None) -> tup
         f"GROUP BY result, check_name, alike ORDER BY CASE result {_RANK} END, CASE check_name {_NUMBER} END, first",
         values,
     ).fetchall()
-    return [_group(db, row) for row in rows[:MOST_GROUPS]], max(0, len(rows) - MOST_GROUPS)
+    shown = [group for row in rows[:MOST_GROUPS] if (group := _group(db, row)) is not None]
+    return shown, max(0, len(rows) - MOST_GROUPS)
 
 
 def findings(db: sqlite3.Connection, result: str | None, check: str | None) -> Iterator[FindingRow]:
@@ -193,7 +194,8 @@ def _narrowed(result: str | None, check: str | None) -> tuple[str, list[object]]
     return f" WHERE {' AND '.join(conditions)}", values
 
 
-def _group(db: sqlite3.Connection, row: sqlite3.Row) -> Group:
+def _group(db: sqlite3.Connection, row: sqlite3.Row) -> Group | None:
+    """``None`` while the updates that it is about are being worked in anew."""
     same = (row["result"], row["check_name"], row["alike"])
     query = (
         "SELECT v.detail, v.asked, v.repeat, u.peer, u.sequence, u.verdict_size FROM verdicts v "
@@ -201,6 +203,8 @@ def _group(db: sqlite3.Connection, row: sqlite3.Row) -> Group:
         "ORDER BY v.idx LIMIT ?"
     )
     some = db.execute(query, (*same, _MOST_REFS)).fetchall()
+    if not some:
+        return None
     first = some[0]
     return Group(
         check=row["check_name"],

@@ -144,6 +144,48 @@ def test_verdicts_go_with_the_entries_that_a_reorganisation_drops(
     assert [row[0] for row in findings(one)] == [3]
 
 
+def test_verdicts_outlive_a_making_anew_of_the_tables(
+    one: Explored, audits: Audits, ledger: Scribe, tmp_path: Path
+) -> None:
+    audits.says = printed(one, {"1#1": [finding("bytes"), finding("merge", "failed")], "2#1": [finding("bytes")]})
+    one.shown.jobs.ask("all")
+    one.shown.jobs.work()
+    _made_anew(one)
+    again = explored(tmp_path, ledger, SPEC.encode())
+    assert [row[2:] for row in verdicts(again)] == [("failed", 7), (None, None), ("ok", 7), (None, None)]
+    assert len(findings(again)) == 3 and again.json("/audit.json")["groups"][0]["first"] == ["1#1"]
+    again.stop()
+
+
+def test_but_not_verdicts_of_another_log(one: Explored, audits: Audits, ledger: Scribe, tmp_path: Path) -> None:
+    audits.says = printed(one, {"1#1": [finding("bytes")], "2#2": [finding("bytes")]})
+    one.shown.jobs.ask("all")
+    one.shown.jobs.work()
+    _made_anew(one)
+    ledger.cut(6)
+    ledger.publish(2, 2, 2, score_ppm=5)
+    again = explored(tmp_path, ledger, SPEC.encode())
+    assert [row[2] for row in verdicts(again)] == [None] * 4 and findings(again) == []
+    again.stop()
+
+
+def test_while_the_tables_are_made_anew_the_page_is_there(one: Explored, audits: Audits) -> None:
+    audits.says = printed(one, {"1#1": [finding("merge", "failed")]})
+    one.shown.jobs.ask("all")
+    one.shown.jobs.work()
+    with one.shown.store.writing() as db:
+        db.execute("DELETE FROM updates")
+    assert one.json("/audit.json")["groups"] == [] and one.get("/health").status_code == 200
+
+
+def _made_anew(one: Explored) -> None:
+    """Its index is of another version."""
+    with one.shown.store.writing() as db:
+        db.execute("UPDATE ui_state SET value = -1 WHERE key = 'schema'")
+        db.execute("DROP INDEX updates_ref")
+    one.stop()
+
+
 # ---- asking --------------------------------------------------------------------------------------------------------
 
 
