@@ -73,6 +73,7 @@ def kin(db: sqlite3.Connection, walk: Walk, choice: Choice) -> Kin:
         beyond=walk.beyond,
         genesis=walk.genesis if walk.upward else None,
         genesis_steps=walk.genesis_steps,
+        unsound=walk.unsound,
         lost=walk.lost,
         merges=walk.looked,
     )

@@ -103,7 +103,8 @@ class Kin(Context):
     beyond: float = Field(description="of ancestors, the share of starting points that lies beyond the cut, 0 to 1")
     genesis: float | None = Field(description="share of starting points at the genesis; none: of descendants")
     genesis_steps: int = Field(description="fewest merges between the genesis and this update; 0: not reached")
-    lost: float = Field(description="share of parents that the log does not have before their child; 0 in a sound log")
+    unsound: bool = Field(description="some parents are not in the log before their child; never in a sound log")
+    lost: float = Field(description="effective share of such parents, 0 to 1")
     merges: int = Field(description="merges that were looked at")
 
 

@@ -61,8 +61,8 @@ class Walk:
         facts: what the log says of the root and of each relative.
         looked: merges that were looked at.
         genesis, genesis_steps: of ancestors, the share that started at the genesis; steps to it, 0: not reached.
-        lost: effective share of parents that the log does not have before their child: only a contract that is none of
-            ours takes such.
+        unsound: some update names a parent that the log does not have before it: only a contract that is none of ours
+            takes such. ``lost``: the effective share of those, where shares sum to 1.
     """
 
     def __init__(self, db: sqlite3.Connection, root: int, *, upward: bool) -> None:
@@ -73,7 +73,8 @@ class Walk:
         self.nominal: set[int] = set()
         self.links: dict[int, Sequence[Merge]] = {}
         self.waiting, self.looked = {root}, 0
-        self.genesis, self.genesis_steps, self.lost = 0.0, 0, 0.0
+        self.genesis, self.genesis_steps = 0.0, 0
+        self.unsound, self.lost = False, 0.0
         # Rows are tuples here: of thousands of them, that is felt.
         self._db = db.cursor()
         self._db.row_factory = None
@@ -138,6 +139,7 @@ class Walk:
         if idx in self.nominal or (self.upward and named):
             self.nominal.update(other for _, other, _ in merges)
         if self.upward and len(merges) != facts.merged:
+            self.unsound = True
             self.lost = min(1.0, self.lost + max(0.0, whole - part * sum(share_ppm for *_, share_ppm in merges)))
         elif self.upward and not merges:
             self.genesis = min(1.0, self.genesis + whole)

@@ -128,7 +128,7 @@ def assert_as_traced(one: Explored, refs: list[UpdateRef]) -> None:
 
 
 def assert_alike(walk: Walk, found: Relatives, ref: UpdateRef) -> None:
-    assert not walk.waiting and walk.lost == 0
+    assert not walk.waiting and walk.lost == 0 and not walk.unsound
     assert set(walk.relatives) == {relative.entry.index for relative in found.updates}
     for relative in found.updates:
         idx = relative.entry.index
@@ -395,7 +395,9 @@ def test_a_hostile_log_is_shown(hostile: Explored) -> None:
             assert all(0 <= node["share"] <= 1 for node in told["nodes"])
     lost = hostile.json(f"{path_of('77#1')}.json")
     assert lost["above"]["lost"] == pytest.approx(1) and lost["site"] is None
-    assert "does not have before their child" in hostile.get(path_of("77#1")).text
+    assert "does not have before them" in hostile.get(path_of("77#1")).text
+    own = hostile.json(f"{path_of('3#4294967295')}.json")  # names itself, and shares beyond all bounds
+    assert own["above"]["unsound"] and all(node["share"] <= 1 for node in own["nodes"])
 
 
 def test_one_peer_alone(lonely: Explored) -> None:
