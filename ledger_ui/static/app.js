@@ -67,8 +67,17 @@ const pause = document.getElementById("pause");
 const liveUrl = document.body.dataset.liveUrl;
 let paused = false;
 let stale = false;
+let held = false;
 let known = null;
 let fetching = false;
+
+/** Whether a reader is busy in a part of the page: typing, or marking text. It is replaced when they are done. */
+function busy(part) {
+  const focused = document.activeElement;
+  if (part.contains(focused) && focused.matches("input, select, textarea")) return true;
+  const marked = getSelection();
+  return Boolean(marked) && !marked.isCollapsed && marked.containsNode(part, true);
+}
 
 /** Fetch this very page again and put its live parts in place of the old ones. What the reader opened stays open. */
 async function refresh() {
@@ -79,13 +88,18 @@ async function refresh() {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
     if (!answer.ok) return;
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (paused) { stale = true; return; }
+    held = false;
     for (const old of document.querySelectorAll("[data-live][id]")) {
       const next = fresh.getElementById(old.id);
-      if (!next || next.innerHTML === old.dataset.as || old.contains(document.activeElement) && old.id !== "following") continue;
-      swap(old, next);
+      if (!next || next.innerHTML === old.dataset.as) continue;
+      if (busy(old)) held = true;
+      else swap(old, next);
     }
     tellTimes();
     document.dispatchEvent(new CustomEvent("refreshed"));
+  } catch {
+    // The server is gone; the stream of events notices when it is back.
   } finally {
     fetching = false;
     if (stale) setTimeout(refresh, 500);
@@ -95,6 +109,8 @@ async function refresh() {
 function swap(old, next) {
   const open = new Set([...old.querySelectorAll("details[open] > summary")].map((one) => one.textContent));
   const rows = new Set([...old.querySelectorAll("tr[data-key]")].map((one) => one.dataset.key));
+  const places = [...old.querySelectorAll(".scroll")].map((one) => [one.scrollLeft, one.scrollTop]);
+  const focused = old.contains(document.activeElement) ? knownBy(document.activeElement) : null;
   const text = next.innerHTML;
   old.replaceChildren(...next.childNodes);
   old.dataset.as = text;
@@ -104,11 +120,28 @@ function swap(old, next) {
   for (const row of old.querySelectorAll("tr[data-key]")) {
     if (rows.size && !rows.has(row.dataset.key)) row.classList.add("new");
   }
+  [...old.querySelectorAll(".scroll")].forEach((one, at) => { [one.scrollLeft, one.scrollTop] = places[at] ?? [0, 0]; });
+  if (focused) {
+    const again = [...old.querySelectorAll("a, button, summary, [tabindex]")].find((one) => knownBy(one) === focused);
+    again?.focus({ preventScroll: true });
+  }
+}
+
+/** What tells a link or a button from the others, before and after its part of the page was replaced. */
+function knownBy(one) {
+  const row = one.closest("tr[data-key]")?.dataset.key ?? "";
+  const words = one.matches("a, button, summary") ? one.textContent : one.getAttribute("aria-label");
+  return [one.tagName, row, one.getAttribute("href"), one.dataset.copy, one.dataset.copy ? "" : words].join("|");
+}
+
+/** Whether the page is of that head: the log may have grown between the page and the first event. */
+function isAsShown(head) {
+  return (head.root ?? "") === document.body.dataset.root && head.state === document.body.dataset.state;
 }
 
 function heard(event) {
   const version = event.data;
-  if (known !== null && version !== known) refresh();
+  if (known === null ? !isAsShown(JSON.parse(version)) : version !== known) refresh();
   known = version;
 }
 
@@ -130,6 +163,9 @@ if (liveUrl && pause) {
     pause.textContent = paused ? "Go on" : "Pause";
     if (!paused && stale) refresh();
   });
+  for (const done of ["focusout", "selectionchange"]) {
+    document.addEventListener(done, () => { if (held) { held = false; setTimeout(refresh, 500); } });
+  }
   document.addEventListener("visibilitychange", () => { if (!document.hidden && stale) refresh(); });
   listen();
 }
