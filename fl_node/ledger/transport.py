@@ -155,7 +155,7 @@ class Rpc:
             raise self._unavailable(cause) from cause
 
     def _unavailable(self, cause: Exception) -> ChainUnavailable:
-        reason = self._without_secrets(str(cause)) or type(cause).__name__
+        reason = _in_short(self._without_secrets(str(cause))) or type(cause).__name__
         return ChainUnavailable(
             f"the chain at {self.place} does not answer: {reason[:300]}; start it, or correct the RPC URL"
         )
@@ -258,3 +258,9 @@ def raw_bytes(value: object) -> bytes:
         except ValueError:
             pass
     raise ChainUnavailable(f"got {str(value)[:100]!r} from the endpoint; expected hexadecimal data")
+
+
+def _in_short(text: str) -> str:
+    """The system's own words for a failure, which libraries wrap several times."""
+    found = re.search(r"\[Errno -?[0-9]+\] ([^\"')]+)", text)
+    return found[1].strip() if found else re.sub(r"HTTPS?ConnectionPool\(.*?\): ", "", text)

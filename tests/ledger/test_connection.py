@@ -188,3 +188,10 @@ def test_a_chain_with_a_kept_state_goes_on_where_it_was(tmp_path: Any) -> None:
         world.owner.admit("0x" + "34" * 20, "late")
         assert world.owner.head().size == head.size + 1
     world.close()
+
+
+def test_a_refused_connection_is_told_in_a_few_words() -> None:
+    with pytest.raises(ChainUnavailable) as caught:
+        Rpc("http://127.0.0.1:9").call("eth_chainId")
+    told = "the chain at http://127.0.0.1:9 does not answer: Connection refused; start it, or correct the RPC URL"
+    assert str(caught.value) == told
