@@ -22,7 +22,7 @@ from ledger_ui.admission import NotAdmitted, admit
 from ledger_ui.assets import Assets
 from ledger_ui.charts.drawn import for_templates
 from ledger_ui.contexts import Frame
-from ledger_ui.federation import Shown
+from ledger_ui.federation import Shown, Source
 from ledger_ui.openapi import DATA, braced, schema_words
 from ledger_ui.options import Options
 from ledger_ui.pages.api import views as explorer_views
@@ -58,7 +58,7 @@ def create_app(options: Options | None = None, *, start: bool = True) -> Flask:
 
     Raises:
         SpecError: a federation file that is none.
-        UsageError: nothing to show, or the same federation twice.
+        UsageError: the environment names nothing to show.
     """
     options = Options.of_environment() if options is None else options
     app = Flask("ledger_ui", root_path=str(HERE), static_folder=None)
@@ -103,10 +103,18 @@ def create_app(options: Options | None = None, *, start: bool = True) -> Flask:
 
 
 def _opened(options: Options) -> dict[str, Shown]:
+    """Every federation file once, by its part of the addresses. Development chains give the same address to the first
+    contract on each of them: then the later file has a number behind its name."""
     found: dict[str, Shown] = {}
+    files: dict[Path, Source] = {}
     for source in options.sources:
+        files.setdefault(source.file.resolve(), source)
+    for source in files.values():
         one = Shown(source, options.poll_s, verify=options.verify, harvest=options.harvest, monitor=options.monitor)
-        found.setdefault(one.slug, one)
+        name, count = one.slug, 2
+        while one.slug in found:
+            one.slug, count = f"{name}-{count}", count + 1
+        found[one.slug] = one
     return found
 
 

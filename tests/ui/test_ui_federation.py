@@ -303,6 +303,32 @@ def test_several_are_listed_also_as_json(tmp_path: Path) -> None:
             one.stop()
 
 
+def test_two_of_one_name_and_contract_are_both_shown(tmp_path: Path) -> None:
+    """Every fresh development chain gives its first contract the same address."""
+    sources = []
+    for name, updates in (("one", 1), ("two", 2)):
+        made = founded(["clinic-a"])
+        for number in range(1, updates + 1):
+            made.update(1, number)
+        file = write_federation(tmp_path / name, made.chain.ledger(), made.spec_bytes)
+        sources.append(Source(file, connect=made.chain.ledger))
+    again = Source(tmp_path / "two" / ".." / "one" / sources[0].file.name)
+    app = create_app(Options(sources=(*sources, again), hosts=(), harvest=False), start=False)
+    shown = app.extensions["federations"]
+    try:
+        first, second = shown
+        assert second == f"{first}-2", "the same file twice is one"
+        for one in shown.values():
+            one.follower.look()
+        client = app.test_client()
+        counted = [client.get(f"/{slug}/updates.json").get_json()["paging"]["total"] for slug in (first, second)]
+        assert counted == [1, 2]
+        assert f">{second}<" in client.get("/").text, "else nothing on the page tells them apart"
+    finally:
+        for one in shown.values():
+            one.stop()
+
+
 def test_the_index_of_one_is_json_too(world: Explored) -> None:
     (card,) = world.client.get("/index.json").get_json()["federations"]
     assert card["totals"]["entries"] == card["federation"]["size"]
