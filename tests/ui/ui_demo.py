@@ -70,6 +70,11 @@ def left(folder: Path) -> Iterator[Left]:
         check=True,
         capture_output=True,
     )
+    yield from again(kept)
+
+
+def again(kept: Path) -> Iterator[Left]:
+    """For a fixture: bring chain and gateways of a finished demo back."""
     one = Left(kept)
     with one.stack:
         rpc = _rpc_of(one.file)
