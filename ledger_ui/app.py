@@ -28,6 +28,7 @@ from ledger_ui.options import Options
 from ledger_ui.pages.api import views as explorer_views
 from ledger_ui.pages.federation import all_federations
 from ledger_ui.pages.live import Listeners
+from ledger_ui.recent import Recent
 from ledger_ui.registry import PAGES, ROUTES, Page, PageError, Route
 from ledger_ui.respond import as_json, asked, frame_of, respond
 from ledger_ui.urls import Urls, as_format
@@ -71,6 +72,7 @@ def create_app(options: Options | None = None, *, start: bool = True) -> Flask:
     app.extensions["assets"] = Assets(HERE / "static")
     shown = _opened(options)
     app.extensions["federations"] = shown
+    app.extensions["recent"] = Recent()
     app.extensions["listeners"] = Listeners(options.listeners)
     app.jinja_env.undefined = StrictUndefined
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True

@@ -19,6 +19,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from ledger_ui.contexts import Context, Frame, Query
 from ledger_ui.federation import Shown
 from ledger_ui.lists import asked_of
+from ledger_ui.recent import Recent
 from ledger_ui.registry import Elsewhere, Here, Listing, Page, PageError
 from ledger_ui.text import visible
 from ledger_ui.urls import Urls, as_format
@@ -45,17 +46,24 @@ def respond(page: Page, suffix: str, shown: Shown, path: Mapping[str, Any]) -> B
         tag = _tag(here, db)
         if not request.if_none_match.star_tag and request.if_none_match.contains_weak(tag):
             return _tagged(Response(status=304), tag)
+        recent: Recent = current_app.extensions["recent"]
+        given = recent.get(tag)
+        if given is not None:
+            return _tagged(Response(given.body, mimetype=given.mimetype), tag)
         try:
             context = page.make(here, query, **path)
         except Elsewhere as other:
             return redirect(as_format(other.url, suffix) if suffix else other.url)
         if suffix == "json":
-            return _tagged(as_json({"federation": here.frame.model_dump(), **context.model_dump()}), tag)
+            answer = as_json({"federation": here.frame.model_dump(), **context.model_dump()})
+            recent.keep(tag, answer.get_data(), "application/json")
+            return _tagged(answer, tag)
         url = page.elsewhere(context) if page.elsewhere is not None else None
         if url is not None:
             return redirect(url)
         told = {"page": context, "here": here, "frame": here.frame, "urls": urls, "entry": page}
-        html = render_template(page.template, query=query, asked=_filters(query), **told)
+        html = render_template(page.template, query=query, asked=_filters(query), **told).encode()
+    recent.keep(tag, html, "text/html")
     return _tagged(Response(html, mimetype="text/html"), tag)
 
 
