@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +119,7 @@ class GrowingChain:
         self._frontier, self._time_s, self._block, self._round = tree.Frontier(), BEGAN_S, 0, 0
         self._head = LedgerHead(0, tree.EMPTY_ROOT, 0, bytes(32))
         self._recent: list[RawLog] = []
+        self._lock = threading.Lock()
         self._peers: dict[int, _Peer] = {}
         self._story = self._tell()
 
@@ -127,11 +129,12 @@ class GrowingChain:
 
     def grow(self, entries: int) -> int:
         """About so many entries more, to the end of a peer's turn; how many they were. 0: the log is whole."""
-        before = self.size
-        while self.size - before < entries and next(self._story, False):
-            pass
-        self._head = LedgerHead(self.size, self._frontier.root, self._block, self._hash(self._block), self._round)
-        return self.size - before
+        with self._lock:
+            before = self.size
+            while self.size - before < entries and next(self._story, False):
+                pass
+            self._head = LedgerHead(self.size, self._frontier.root, self._block, self._hash(self._block), self._round)
+            return self.size - before
 
     def write_federation(self, folder: Path, rpc: str = "http://127.0.0.1:9") -> Path:
         """The deployed federation file."""
@@ -147,20 +150,22 @@ class GrowingChain:
         return self._head
 
     def news(self, known: tuple[int, bytes] | None, depth: int = 0) -> News | None:
-        head = self._head
-        if known is not None and known[1] == head.block_hash:
-            return None
-        after = 0 if known is None else known[0]
-        if self._recent and self._recent[0].block_number <= after:  # nobody asks for what was taken
-            self._recent = [log for log in self._recent if log.block_number > after]
-        follows = known is None or known[1] == self._hash(known[0])
-        return News(head, follows, self.logs(after + 1, head.block_number))
+        with self._lock:
+            head = self._head
+            if known is not None and known[1] == head.block_hash:
+                return None
+            after = 0 if known is None else known[0]
+            if self._recent and self._recent[0].block_number <= after:  # nobody asks for what was taken
+                self._recent = [log for log in self._recent if log.block_number > after]
+            follows = known is None or known[1] == self._hash(known[0])
+            return News(head, follows, list(self._recent))
 
     def block_hash(self, number: int) -> bytes | None:
         return self._hash(number) if 1 <= number <= self._head.block_number else None
 
-    def logs(self, first_block: int, last_block: int) -> Iterator[RawLog]:
-        return (log for log in self._recent if first_block <= log.block_number <= last_block)
+    def logs(self, first_block: int, last_block: int) -> list[RawLog]:
+        with self._lock:
+            return [log for log in self._recent if first_block <= log.block_number <= last_block]
 
     def peer(self, number: int) -> Any:
         raise LookupError(number)
