@@ -244,6 +244,13 @@ def waiting_before(db: sqlite3.Connection, number: int) -> int:
     return int(db.execute(query, (number,)).fetchone()[0])
 
 
+def stands(db: sqlite3.Connection, scope: str) -> bool:
+    """Whether the last result is for good: all was ok, and the log has not changed since."""
+    query = "SELECT root, verdict FROM audits WHERE scope = ? AND state = 'done' ORDER BY id DESC LIMIT 1"
+    row = db.execute(query, (scope,)).fetchone()
+    return row is not None and row["verdict"] == "ok" and row["root"] == _level(db)[1]
+
+
 def _known(db: sqlite3.Connection, scope: str) -> Asked | None:
     """What there is already: the same under way, or its result at this root."""
     row = db.execute("SELECT * FROM audits WHERE scope = ? ORDER BY id DESC LIMIT 1", (scope,)).fetchone()

@@ -16,7 +16,7 @@ from fl_node.audit.verdicts import BY_NAME
 from fl_node.records import UpdateRef
 from ledger_ui.contexts import Context, NoQuery, Query
 from ledger_ui.federation import Shown
-from ledger_ui.jobs import MOST_UPDATES, Asked, Busy, scope_of
+from ledger_ui.jobs import ALL, MOST_UPDATES, Asked, Busy, scope_of, stands
 from ledger_ui.origin import check_not_another_site, check_own_page
 from ledger_ui.packs import Pack
 from ledger_ui.pages.verdicts import command_of
@@ -75,6 +75,8 @@ def audit(here: Here, query: AuditQuery) -> AuditPage:
     federation_findings, notes = audited.whole(db)
     many = _updates(here)
     why_not = _why_not(here.shown, many)
+    if not why_not and stands(db, ALL):
+        why_not = "all was ok, and the log has not changed since: that result stands"
     return AuditPage(
         last=last,
         current=last is not None and last.root == here.frame.root,

@@ -12,6 +12,7 @@ from pydantic import Field
 from fl_node.audit.verdicts import BY_NAME, CHECKS, Check
 from fl_node.records import UpdateRef
 from ledger_ui.contexts import Context, Digest, Ref
+from ledger_ui.jobs import scope_of, stands, waiting_before
 from ledger_ui.registry import Here
 
 #: Where an audit of one update stands.
@@ -46,7 +47,10 @@ class VerdictPanel(Context):
     checks: list[CheckBadge]
     detail: str = Field(description="how far a new audit is, or why there is none; empty when there is nothing to say")
     command: str = Field(description="audits the update on your own machine")
-    verify_url: str = Field(description="POST here to have it audited; empty where this explorer does not")
+    verify_url: str = Field(
+        description="POST here to have it audited; empty where this explorer does not, or the result stands"
+    )
+    stands: bool = Field(description="all was ok, and the log has not changed since")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ def verdict_of(here: Here, idx: int) -> VerdictPanel:
     found = here.db.execute("SELECT * FROM verdicts WHERE idx = ? ORDER BY position", (idx,)).fetchall()
     audit = _audit_of(here.db, found)
     state, detail = _under_way(here.db, update.ref)
+    for_good = not state and stands(here.db, scope_of(update.ref))
     return VerdictPanel(
         update=str(update.ref),
         state=state or ("none" if update.verdict is None else "done"),
@@ -81,7 +86,8 @@ def verdict_of(here: Here, idx: int) -> VerdictPanel:
         checks=_badges(found),
         detail=detail,
         command=command_of(here, idx),
-        verify_url=here.urls.verify(update.ref) if here.shown.verifies else "",
+        verify_url=here.urls.verify(update.ref) if here.shown.verifies and not for_good else "",
+        stands=for_good,
     )
 
 
@@ -126,8 +132,9 @@ def _audit_of(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> sqlite3.Row | 
 def _under_way(db: sqlite3.Connection, ref: UpdateRef) -> tuple[str, str]:
     """State and words of an audit that was asked for after the last one that gave a result; empty: there is none."""
     row = db.execute(
-        "SELECT state, detail FROM audits WHERE scope IN ('all', ?) ORDER BY id DESC LIMIT 1", (f"update {ref}",)
+        "SELECT id, state, detail FROM audits WHERE scope IN ('all', ?) ORDER BY id DESC LIMIT 1", (f"update {ref}",)
     ).fetchone()
     if row is None or row["state"] == "done":
         return "", ""
-    return row["state"], row["detail"] or ""
+    before = waiting_before(db, row["id"]) if row["state"] == "queued" else 0
+    return row["state"], f"{before} before it" if before else row["detail"] or ""

@@ -121,6 +121,22 @@ def test_that_the_log_went_on_is_said(one: Explored, audits: Audits) -> None:
     one.world.admit("another")
     one.look()
     assert not one.json("/audit.json")["current"] and "The log has changed since" in one.get("/audit").text
+    assert "Verify the whole log again" in one.get("/audit").text
+
+
+def test_a_result_that_stands_has_no_button(one: Explored, audits: Audits) -> None:
+    audits.says = printed(one, {"1#1": [finding("bytes")]}, about="ok")
+    for path in ("/updates/1-1/verify", "/audit/verify"):
+        post(one, path, **OWN)
+        one.shown.jobs.work()
+    page = one.json("/audit.json")
+    assert page["verify_url"] == "" and "that result stands" in page["why_not"]
+    text = one.get("/updates/1-1").text
+    assert "this result stands" in text and "<form method" not in text
+    assert one.world is not None
+    one.world.admit("another")
+    one.look()
+    assert one.json("/audit.json")["verify_url"] and "Verify again" in one.get("/updates/1-1").text
 
 
 def test_what_is_under_way_is_told_on_the_page_and_by_the_version(one: Explored, audits: Audits) -> None:
@@ -145,7 +161,8 @@ def test_the_panel_goes_from_a_button_to_badges(one: Explored, audits: Audits) -
     audits.says = printed(one, {"1#1": [finding("bytes"), finding("merge", "failed", "base differs")]})
     one.shown.jobs.work()
     after = one.get("/updates/1-1").text
-    assert "Verify again" in after and "base differs" in after and "repeat merge" in after
+    assert "Verify again" in after and "Within ten minutes" in after
+    assert "base differs" in after and "repeat merge" in after
     for check in CHECKS:
         if check.name != "opening":
             assert check.name in after

@@ -22,8 +22,10 @@ def finding(check: str, result: str = "ok", detail: str = "as it should be") -> 
     return Finding(check, Result(result), detail)
 
 
-def printed(one: Explored, found: Findings, *, size: int | None = None, root: bytes | None = None) -> str:
-    """A report about some updates, by name (``3#1``)."""
+def printed(
+    one: Explored, found: Findings, *, size: int | None = None, root: bytes | None = None, about: str = "unknown"
+) -> str:
+    """A report about some updates, by name (``3#1``). ``about``: a result about the federation."""
     with one.shown.store.reading() as db:
         known = dict(db.execute("SELECT key, value FROM ui_state").fetchall())
         entries = {f"{row['peer']}#{row['sequence']}": row["idx"] for row in db.execute("SELECT * FROM updates")}
@@ -36,8 +38,8 @@ def printed(one: Explored, found: Findings, *, size: int | None = None, root: by
         UpdateVerdict(UpdateRef.parse(ref) or UpdateRef(0, 0), entries.get(ref, 9999), 1, "site", tuple(said))
         for ref, said in found.items()
     )
-    about = (finding("opening"), Finding("consistent", Result.UNKNOWN, "nobody's checkpoint", asked=False))
-    report = Report(facts, about, updates, ("a note",))
+    federation = (finding("opening"), Finding("consistent", Result(about), "nobody's checkpoint", asked=False))
+    report = Report(facts, federation, updates, ("a note",))
     repeats = {(str(one.ref), said.check): f"repeat {said.check}" for one in updates for said in one.findings}
     return json.dumps(as_json(report, "incomplete", repeats), indent=1)
 
