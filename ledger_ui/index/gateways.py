@@ -64,10 +64,11 @@ class Gateways:
 
 def announced_in(db: sqlite3.Connection) -> dict[int, Endpoint]:
     """The latest endpoint of each active peer that can be used at all, by peer number."""
+    # Peer by peer: a log may hold a million announcements.
     rows = db.execute(
-        "SELECT a.peer, a.endpoint, a.tls_pin FROM announcements a JOIN peers p ON p.peer = a.peer "
-        "WHERE p.retired IS NULL AND a.idx = (SELECT max(b.idx) FROM announcements b WHERE b.peer = a.peer) "
-        "ORDER BY a.idx DESC LIMIT ?",
+        "SELECT p.peer, a.endpoint, a.tls_pin FROM peers p JOIN announcements a ON a.idx = "
+        "(SELECT b.idx FROM announcements b WHERE b.peer = p.peer ORDER BY b.idx DESC LIMIT 1) "
+        "WHERE p.retired IS NULL ORDER BY a.idx DESC LIMIT ?",
         (MOST,),
     )
     found = {}

@@ -21,6 +21,8 @@ from ledger_ui.index.store import Store
 ASKED_S: Final = 300.0
 #: And about an update whose page somebody looks at.
 LOOKED_S: Final = 30.0
+#: Sizes of what was published in so many of the latest entries are asked for: what is older, nobody keeps.
+MOST_ENTRIES: Final = 50_000
 #: A file of a thousand gigabytes is a hostile log's joke, and sums of such do not fit into anything.
 _MOST_BYTES: Final = 1 << 40
 
@@ -80,7 +82,9 @@ class Contents:
 
     def unsized(self, db: sqlite3.Connection, most: int) -> list[Content]:
         """Of those whose size nobody has said yet, the newest first; each is asked about once while this runs."""
-        return [_content(row) for row in self._newest.next(db, most)]
+        size = db.execute("SELECT value FROM ui_state WHERE key = 'folded'").fetchone()
+        floor = max(0, int(size[0] or 0) - MOST_ENTRIES) if size else 0
+        return [_content(row) for row in self._newest.next(db, most, floor)]
 
     def keep(self, answers: Iterable[Answer]) -> None:
         """Write answers down, as far as the log still has these updates."""
