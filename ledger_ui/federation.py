@@ -84,7 +84,7 @@ class Shown:
         self.follower.after_fold(Replayed(self.spec))
         self.follower.after_fold(hold)
         rpc = self.deployment.rpc
-        self.jobs = Jobs(self.store, source.file, rpc, self.changed, self._leads)
+        self.jobs = Jobs(self.store, source.file, rpc, self.changed, self._leads, works=verify)
         self.harvester = Harvester(self.store, self.spec, rpc, lambda: self.follower.now.state, self.changed)
         #: Whether peers are asked for more than the log.
         self.harvests = harvest
@@ -101,8 +101,7 @@ class Shown:
     def start(self) -> None:
         """Begin to follow the chain."""
         self.follower.start()
-        if self.verifies:
-            self.jobs.start()
+        self.jobs.start()
         if self.harvests:
             self.harvester.start()
         if self.watches:

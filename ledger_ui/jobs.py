@@ -73,11 +73,19 @@ class Jobs:
         rpc: its endpoint.
         changed: called when something that pages show is another.
         leads: whether this process keeps the index; the others only ask.
+        works: whether it does what is asked for; else whoever asks another process is told that it does not.
     """
 
     def __init__(
-        self, store: Store, file: Path, rpc: str, changed: Callable[[], None], leads: Callable[[], bool]
+        self,
+        store: Store,
+        file: Path,
+        rpc: str,
+        changed: Callable[[], None],
+        leads: Callable[[], bool],
+        works: bool = True,
     ) -> None:
+        self._works = works
         self._store, self._file, self._rpc, self._changed, self._leads = store, file.absolute(), rpc, changed, leads
         self._stop, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
@@ -135,7 +143,7 @@ class Jobs:
                     if not recovered:
                         self.recover()
                         recovered = True
-                    worked = self.work()
+                    worked = self.work() if self._works else self.decline()
             except sqlite3.Error as cause:
                 print(f"fl-node: the explorer's queue of audits: {cause}", file=sys.stderr)
             if not worked:
@@ -155,6 +163,18 @@ class Jobs:
             if lost:
                 bump(db)
         self.packs.forget()
+
+    def decline(self) -> bool:
+        """Tell those who asked that nothing is done here; whether there were any."""
+        with self._store.reading() as db:
+            if not _count(db, "state = 'queued'"):
+                return False
+        with self._store.writing() as db:
+            query = "UPDATE audits SET state = 'failed', ended_at = ?, detail = ? WHERE state = 'queued'"
+            db.execute(query, (time.time(), "the explorer that keeps this index runs no audits (--no-verify)"))
+            bump(db)
+        self._changed()
+        return True
 
     def work(self) -> bool:
         """Do the next thing; whether there was one."""

@@ -321,6 +321,18 @@ def test_a_process_that_only_reads_leaves_the_work_to_the_one_that_follows(one: 
     assert audit_of(one, asked.id)["state"] == "done"
 
 
+def test_a_keeper_that_runs_no_audits_says_so_to_those_who_asked_elsewhere(one: Explored, audits: Audits) -> None:
+    keeper = Jobs(one.shown.store, one.file, "http://127.0.0.1:9", lambda: None, lambda: True, works=False)
+    asked = one.shown.jobs.ask("all")
+    keeper.start()
+    deadline = time.monotonic() + 10
+    while audit_of(one, asked.id)["state"] == "queued" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    keeper.stop()
+    assert audit_of(one, asked.id)["state"] == "failed" and "--no-verify" in audit_of(one, asked.id)["detail"]
+    assert audits.asked == []
+
+
 # ---- children ------------------------------------------------------------------------------------------------------
 
 

@@ -205,3 +205,39 @@ def _until(port: int, slug: str, wanted: Any) -> Any:
             return page
         time.sleep(0.1)
     raise AssertionError(page)
+
+
+def test_settings_from_the_environment(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.touch(0o600)
+    secret.write_text("a long enough token\n")
+    given = {
+        "FL_NODE_UI_FEDERATIONS": "/a/one.toml:/b/two.toml",
+        "FL_NODE_RPC": "http://127.0.0.1:8545",
+        "FL_NODE_UI_HOSTS": "explorer.example, localhost",
+        "FL_NODE_UI_SECRET_FILE": str(secret),
+        "FL_NODE_UI_WITHOUT": "harvest",
+        "FL_NODE_UI_MONITOR": "1",
+        "FL_NODE_UI_LISTENERS": "3",
+    }
+    found = Options.of_environment(given)
+    assert [str(source.file) for source in found.sources] == ["/a/one.toml", "/b/two.toml"]
+    assert {source.rpc for source in found.sources} == {"http://127.0.0.1:8545"}
+    assert found.hosts == ("explorer.example", "localhost") and found.secret == "a long enough token"
+    assert (found.harvest, found.verify, found.monitor, found.listeners) == (False, True, True, 3)
+    assert Options.of_environment({"FL_NODE_UI_FEDERATIONS": "a", "FL_NODE_UI_HOSTS": "*"}).hosts == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FL_NODE_UI_FEDERATIONS", ""),
+        ("FL_NODE_UI_LISTENERS", "many"),
+        ("FL_NODE_UI_LISTENERS", "-1"),
+        ("FL_NODE_UI_WITHOUT", "audits"),
+        ("FL_NODE_UI_SECRET_FILE", "/no/such/file"),
+    ],
+)
+def test_settings_that_are_none(name: str, value: str) -> None:
+    with pytest.raises(UsageError, match="FL_NODE_UI" if "SECRET" not in name else "cannot read the secret"):
+        Options.of_environment({"FL_NODE_UI_FEDERATIONS": "a.toml", name: value})
