@@ -28,6 +28,7 @@ function read() {
     width: svg.viewBox.baseVal.width,
     height: svg.viewBox.baseVal.height,
     transform: d3.zoomIdentity,
+    used: false, // the focus is on a node
   };
 }
 
@@ -234,7 +235,9 @@ function start(before = null, key = null, focused = false) {
   box.addEventListener("focusin", (event) => {
     const node = event.target.closest?.("a.node");
     if (node) { choose(node); show(node); }
+    graph.used = Boolean(node);
   });
+  box.addEventListener("focusout", () => { graph.used = false; });
   const node = graph.nodes.get(key) ?? graph.nodes.get(before?.chosen) ?? graph.root;
   const stood = before?.nodes.get(node.dataset.key);
   if (stood) {
@@ -254,7 +257,7 @@ if (window.d3?.zoom && document.getElementById("lineage")) {
   addEventListener("popstate", () => more(location.href, graph.chosen, false));
   addEventListener("resize", () => { if (graph) { size(); draw(); } });
   document.addEventListener("refreshed", () => {
-    if (graph && !graph.svg.isConnected) start(graph, graph.chosen);
+    if (graph && !graph.svg.isConnected) start(graph, graph.chosen, graph.used);
   });
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.("#provenance a.toggle");
