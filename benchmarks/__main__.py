@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("merge", "robust", "content", "memory", "gas", "federation", "batched", "simulation", "audit", "audit_advice")
+NAMES = (
+    *("merge", "robust", "content", "memory", "gas", "federation", "batched", "simulation", "audit", "audit_advice"),
+    "explorer",
+)
 
 
 def main() -> int:
