@@ -21,7 +21,7 @@ from ledger_ui.provenance.records import Collapse, Export, Kin, Merge, Node
 from ledger_ui.provenance.walk import Walk
 from ledger_ui.registry import Here, Page, PageError, add, not_here
 from ledger_ui.text import visible
-from ledger_ui.urls import dashed
+from ledger_ui.urls import dashed, undashed
 
 #: Merges that a page follows, both ways together: quick, and as many as a federation of fifty peers and a hundred
 #: rounds has. Of a thousand, some 1.5 ms.
@@ -153,8 +153,8 @@ def provenance(here: Here, query: ProvenanceQuery, ref: str) -> ProvenancePage:
 
 
 def _parsed(ref: str) -> UpdateRef:
-    found = UpdateRef.parse(ref.replace("-", "#", 1))
-    if found is None or max(found.peer, found.sequence) >= 2**63:
+    found = undashed(ref)
+    if found is None:
         raise PageError(404, "No such update", f"Got {visible(ref)}; expected peer and sequence, such as 3-12.")
     return found
 

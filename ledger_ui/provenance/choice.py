@@ -8,7 +8,8 @@ from typing import Final
 
 from fl_node.records import PPM
 from ledger_ui.provenance.records import Collapse
-from ledger_ui.provenance.walk import Walk, is_nominal
+from ledger_ui.provenance.walk import Walk
+from ledger_ui.questions.merges import is_nominal
 
 #: Drawn at once at most: beyond, nobody could tell one from another, and browsers get slow.
 MOST_NODES: Final = 300

@@ -13,11 +13,10 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-from fl_node.lineage.kin import NOMINAL_RULES
-from fl_node.records import PPM, Rule
+from fl_node.records import PPM
+from ledger_ui.questions.merges import is_nominal
 
 _BATCH: Final = 400
-_SHARES_THAT_COUNT: Final = frozenset(int(rule) for rule in frozenset(Rule) - NOMINAL_RULES)
 
 #: One merge as the index has it: the end nearer to the root, the farther one, the share in ppm.
 Merge: TypeAlias = tuple[int, int, int]
@@ -41,11 +40,6 @@ _FACTS: Final = (
     "SELECT idx, rule, round, site, peer, sequence, merged, children FROM updates "
     "WHERE idx IN (SELECT value FROM json_each(?))"
 )
-
-
-def is_nominal(rule: int) -> bool:
-    """Whether shares under a rule only name the candidates, or nobody knows what they say."""
-    return rule not in _SHARES_THAT_COUNT
 
 
 class Walk:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from fl_node.records import UpdatePublished, UpdateRef
 from ledger_ui.contexts import Context, Hex, Ref
+from ledger_ui.questions.merges import is_nominal
 from ledger_ui.text import storable
 
 #: Rows of each kind on one page; a contract takes 64 parents.
@@ -70,6 +71,7 @@ class ChildRow(Context):
     round: int
     share_ppm: int
     own: bool = Field(description="of the same peer")
+    nominal: bool = Field(description="made by a rule whose shares do not say how much of this one is in the base")
     counts: bool = Field(description="false: it does not count itself")
 
 
@@ -89,6 +91,7 @@ class Kin(Context):
 
     parents: list[ParentRow] = Field(description="largest share first; those without a share last")
     parents_total: int
+    nominal: bool = Field(description="made by a rule whose shares do not say how much of each parent is in the base")
     choice: Choice
     children: list[ChildRow] = Field(description="newest first")
     children_total: int
@@ -102,6 +105,7 @@ def kin_of(db: sqlite3.Connection, index: int, body: UpdatePublished) -> Kin:
     return Kin(
         parents=_parents(db, index, body),
         parents_total=len(body.parents),
+        nominal=is_nominal(body.update.rule),
         choice=_choice(db, index),
         children=_children(db, index, body.peer),
         children_total=counted["children"],
@@ -176,7 +180,7 @@ def _left_out(item: dict[str, Any]) -> LeftOutRow:
 
 def _children(db: sqlite3.Connection, index: int, peer: int) -> list[ChildRow]:
     rows = db.execute(
-        "SELECT p.child, p.share_ppm, u.peer, u.sequence, u.site, s.name, u.round, u.ignored FROM parents p "
+        "SELECT p.child, p.share_ppm, u.peer, u.sequence, u.site, s.name, u.round, u.rule, u.ignored FROM parents p "
         "JOIN updates u ON u.idx = p.child LEFT JOIN sites s ON s.site = u.site "
         "WHERE p.parent = ? AND p.share_ppm > 0 ORDER BY p.child DESC LIMIT ?",
         (index, MOST),
@@ -191,6 +195,7 @@ def _children(db: sqlite3.Connection, index: int, peer: int) -> list[ChildRow]:
             round=row["round"],
             share_ppm=row["share_ppm"],
             own=row["peer"] == peer,
+            nominal=is_nominal(row["rule"]),
             counts=row["ignored"] is None,
         )
         for row in rows
