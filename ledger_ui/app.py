@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from flask import Flask, Response, abort, current_app, redirect, render_template, request
 from jinja2 import StrictUndefined
@@ -42,6 +43,9 @@ POLICY: Final = (
 
 #: What a POST may bring; ours bring nothing.
 _MOST_BODY: Final = 1 << 14
+
+
+_NO_PAGE: Final = "Nothing here has this address: not a page of the explorer, nor one of its files."
 
 
 class _Number(IntegerConverter):
@@ -227,7 +231,11 @@ def _wants_json() -> bool:
 def _refused_by_http(federations: dict[str, Shown], error: HTTPException) -> BaseResponse:
     if error.code is None or error.code < 400:
         return error.get_response()
-    known = PageError(error.code, error.name, str(error.description))
+    slug, _, rest = request.path.strip("/").partition("/")
+    if error.code == 404 and request.method == "GET" and request.path.endswith("/") and slug in federations:
+        # Some write a slash behind every address.
+        return redirect(Urls(request.script_root, slug).federation() + quote(f"/{rest}" if rest else ""))
+    known = PageError(error.code, error.name, _NO_PAGE if error.code == 404 else str(error.description))
     answer = _told(known) if error.code >= 500 else _refused(federations, known)
     for name, value in error.get_headers():
         if name.lower() in ("allow", "retry-after"):
@@ -257,7 +265,7 @@ def _unreadable(error: sqlite3.Error) -> BaseResponse:
 def _static(name: str) -> BaseResponse:
     found = current_app.extensions["assets"].find(name)
     if found is None:
-        abort(404, description="There is no such file in this explorer.")
+        abort(404)
     response = Response(found.body, content_type=found.kind)
     response.set_etag(found.digest[:24])
     asked_for = request.args.get("v", "")

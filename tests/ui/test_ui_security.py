@@ -273,7 +273,7 @@ def test_headers_cannot_be_injected(hostile: Explored) -> None:
             for key, value in answer.headers:
                 assert "\r" not in value and "\n" not in value and key not in ("Set-Cookie", "X"), path
             if answer.status_code == 302:
-                assert answer.headers["Location"].startswith(f"/{hostile.shown.slug}/"), path
+                assert f"{answer.headers['Location']}/".startswith(f"/{hostile.shown.slug}/"), path
 
 
 # ---- addresses -----------------------------------------------------------------------------------------------------
@@ -484,3 +484,15 @@ def test_a_list_that_is_not_read_to_its_end_hinders_nobody(tmp_path: Path) -> No
         assert one.json("/updates/3-2.json")["update"]["update"] == str(UpdateRef(3, 2))
     finally:
         one.stop()
+
+
+def test_an_address_with_a_slash_too_many_leads_to_the_page(world: Explored) -> None:
+    home = f"/{world.shown.slug}"
+    for path in ("/", "/updates/", "/updates/2-2/"):
+        answer = world.get(path)
+        assert (answer.status_code, answer.headers["Location"]) == (302, f"{home}{path.rstrip('/')}"), path
+    assert world.get("/a%0d%0ab%3fc/").headers["Location"] == f"{home}/a%0D%0Ab%3Fc"
+    for path in ("/elsewhere.example/", f"/elsewhere.example{home}/"):
+        assert world.client.get(path).status_code == 404, path
+    told = world.get("/rounds/x")
+    assert told.status_code == 404 and "Nothing here has this address" in told.text
