@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from fl_node.access import deployed
-from fl_node.cli.working import own_folder
+from fl_node.caches import own_folder
 from fl_node.config import NodeConfig
 from fl_node.ledger.abi import address_bytes, checksum_address
 from fl_node.ledger.protocol import LedgerReader

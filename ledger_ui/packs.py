@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fl_node.cli.working import own_folder
+from fl_node.caches import own_folder
 from fl_node.records import UpdateRef
 
 #: Packs that are kept, for how long, and how many bytes of them.

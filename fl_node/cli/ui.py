@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import os
@@ -35,6 +36,7 @@ def ui(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.port <= 65_535:
         raise UsageError(f"--port {arguments.port}: expected 0 (a free one) to 65535")
     _check_installed()
+    gc.disable()  # importing makes a hundred thousand objects that stay
     from ledger_ui.serve import Explorer
 
     options = options_of(arguments)
@@ -52,6 +54,8 @@ def ui(arguments: argparse.Namespace) -> int:
     if not awaited([source.file for source in options.sources], arguments.wait, stop.wait):
         return 0
     explorer = Explorer(options, arguments.host, arguments.port)
+    gc.freeze()
+    gc.enable()
     announce(explorer, arguments.json)
     if arguments.open:
         import webbrowser

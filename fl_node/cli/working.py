@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fl_node.caches import own_folder
 from fl_node.errors import UsageError
 
 
@@ -55,15 +55,3 @@ def _taken(lock: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def own_folder(file: Path, kind: str) -> Path | None:
-    """In the user's cache, by the file's place; ``None`` for a user without a home."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not caches.is_absolute():  # as the base directory specification has it
-        try:
-            caches = Path.home() / ".cache"
-        except RuntimeError:
-            return None
-    name = hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:16]
-    return caches / "fl-node" / kind / f"{file.stem}-{name}"

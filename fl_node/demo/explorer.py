@@ -1,4 +1,4 @@
-"""The ledger explorer beside a demo: a process of its own, so that the demo neither waits for it nor falls with it."""
+"""The ledger explorer beside a demo: one of its processes, at low priority, that the demo does not need."""
 
 from __future__ import annotations
 
@@ -6,128 +6,94 @@ import http.client
 import importlib.util
 import json
 import socket
-import subprocess
-import tempfile
-import threading
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import Any, Final
 
 from rich.console import Console
 
-from fl_node import beside
+from fl_node.demo.crew import Child, Crew, Done, Failed
 
 _PORT: Final = 8600
-_POLL_S: Final = "0.2"
-#: For the contract; a demo that takes longer has failed.
-_WAIT_S: Final = "600"
 #: After the last entry, for it to see that: the chain is about to end. On a machine that is not busy it is level then.
 _LEVEL_S: Final = 3.0
-_ANSWER_S: Final = 1.0
 _LOOK_S: Final = 0.05
-_LEAVE_S: Final = 2.0
 _NEEDED: Final = ("flask", "waitress")
 
 
 class Explorer:
-    """Starts the explorer over a federation file, and ends it on leaving.
-
-    It loads while the demo makes its chain and the file, on a core that has little to do then.
+    """Starts the explorer, tells where it is, and has it leave once it has seen everything. The crew ends it in any
+    case.
 
     Args:
-        file: the federation file, which need not be there yet.
-        console: is told the address once there is one, or why there is none.
+        console: is told the address, or why there is none.
     """
 
-    def __init__(self, file: Path, console: Console) -> None:
-        self._file, self._console = file.absolute(), console
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, crew: Crew, console: Console) -> None:
+        self._crew, self._console = crew, console
+        self._child: Child | None = None
         self._pages = ""
-        self._errors: IO[bytes] | None = None
 
-    def __enter__(self) -> Self:
+    def start(self, file: Path) -> None:
+        """Show a federation, whose contract is there."""
         missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
         if missing:
             self._tell(f"not started: {' and '.join(missing)} not installed: pip install 'fl-node[ui]'")
-            return self
-        self._errors = tempfile.TemporaryFile()
-        command = ["ui", "--federation", str(self._file), "--port", str(_free_port()), "--wait", _WAIT_S, "--json"]
-        try:
-            self._process = beside.begin(
-                command,
-                folder=self._file.parent,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                settings={"poll_s": _POLL_S},
-            )
-        except OSError as cause:
-            self._tell(f"not started: {cause}")
-            return self
-        threading.Thread(target=self._hear, name="explorer", daemon=True).start()
-        return self
+            return
+        self._child = self._crew.start("explorer", "show_explorer", file.absolute(), _free_port())
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process is not None:
-            beside.end(self._process, _LEAVE_S)
-        if self._errors is not None:
-            self._errors.close()
+    def hear(self, child: Child, message: Any) -> bool:
+        """Take in what a child said; whether it was the explorer."""
+        if self._child is None or child is not self._child:
+            return False
+        if isinstance(message, Failed):
+            self._tell(f"{'it ended' if self._pages else 'could not start'}: {message.message}")
+        elif not isinstance(message, Done):
+            self._pages = str(message)
+            self._tell(self._pages)
+        return True
 
     def finish(self, entries: int) -> None:
         """Let it see the last entries, since what it has not seen is lost to it with the chain; then have it leave."""
-        process, deadline = self._process, time.monotonic() + _LEVEL_S
-        while process is not None and process.poll() is None and time.monotonic() < deadline:
-            if self._pages and self._size() >= entries:
-                break
-            time.sleep(_LOOK_S)
-        if process is not None and process.poll() is None:
-            process.terminate()
+        child, deadline = self._child, time.monotonic() + _LEVEL_S
+        while child is not None and child.result is None and not self._pages and time.monotonic() < deadline:
+            self._listen(child)
+        if self._pages:
+            self._until(entries, deadline)
+        if child is not None:
+            child.process.terminate()
 
     # ---- below -----------------------------------------------------------------------------------------------------
 
-    def _hear(self) -> None:
-        """Its address, when it listens; why not, when it has ended instead."""
-        process = self._process
-        assert process is not None and process.stdout is not None
-        line = process.stdout.readline(1 << 16)
-        if line:
-            self._pages = str(_first(line).get("url", ""))
-            self._tell(self._pages)
-        elif process.wait() not in (0, -15, -9):
-            self._tell(f"could not start: {self._said()}")
-
-    def _size(self) -> int:
-        """Entries that it shows; -1 where it does not say."""
-        place, _, path = self._pages.removeprefix("http://").partition("/")
-        connection = http.client.HTTPConnection(place, timeout=_ANSWER_S)
+    def _listen(self, child: Child) -> None:
+        """Its address may be on the way."""
         try:
-            connection.request("GET", f"/{path}/health.json")
-            return int(json.loads(connection.getresponse().read())["federation"]["size"])
+            if not child.pipe.poll(_LOOK_S):
+                return
+            message = child.pipe.recv()
+        except (EOFError, OSError):
+            message = Failed("the process ended without a word")
+        if isinstance(message, Done | Failed):
+            child.result = message
+        self.hear(child, message)
+
+    def _until(self, entries: int, deadline: float) -> None:
+        """Follow its own events until it shows so many entries."""
+        place, _, path = self._pages.removeprefix("http://").partition("/")
+        connection = http.client.HTTPConnection(place, timeout=_LEVEL_S)
+        try:
+            connection.request("GET", f"/{path}/live")
+            answer = connection.getresponse()
+            while time.monotonic() < deadline and (line := answer.readline(1 << 16)):
+                if line.startswith(b"data: ") and json.loads(line[6:])["size"] >= entries:
+                    return
         except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
-            return -1
+            return  # it is gone, or says nothing: the demo is not to wait for it
         finally:
             connection.close()
 
-    def _said(self) -> str:
-        if self._errors is None:
-            return "no reason given"
-        self._errors.seek(0)
-        text = self._errors.read(2000).decode("utf-8", "replace").strip()
-        return text.removeprefix("fl-node: ") or "no reason given"
-
     def _tell(self, words: str) -> None:
         self._console.print(f"explorer    {words}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _first(line: bytes) -> dict[str, Any]:
-    """The federation that it says it shows."""
-    try:
-        told = json.loads(line)["federations"][0]
-    except (ValueError, KeyError, IndexError, TypeError):
-        return {}
-    return told if isinstance(told, dict) else {}
 
 
 def _free_port() -> int:

@@ -49,7 +49,6 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
             raise StoreFull(f"cannot make {states[0]}: {cause.strerror}; name another folder with --state") from cause
         spec_file, out = folder / "federation.spec.toml", folder / "federation.toml"
         spec_file.write_text(settings.spec_text())
-        explorer = stack.enter_context(Explorer(out, console)) if settings.ui else None
         # Before any child is started: that waits for the server to have loaded everything. And before the chain: data
         # that cannot be dealt out need none.
         shards, test_file = _deal(settings, folder, states)
@@ -59,6 +58,9 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
         opening = crew.start("deployment", "open_on_chain", settings.chain, chain.rpc_url, spec_file, out, states)
         on_chain: OnChain = _answer(crew, opening)
         console.print(f"contract    {on_chain.contract}, {on_chain.gas_used:,} gas", highlight=False)
+        explorer = Explorer(crew, console)
+        if settings.ui:
+            explorer.start(out)
         setup_s = time.perf_counter() - began
 
         # Whoever names a model of their own on this command line has agreed to run it.
@@ -69,7 +71,7 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
         ]
         board = Board(console, sites, settings.rounds)
         with board.shown():
-            ended = _hear_out(crew, peers, board, out)
+            ended = _hear_out(crew, peers, board, out, explorer)
         federation_s = time.perf_counter() - began - setup_s
 
         packing = None
@@ -85,9 +87,8 @@ def play(settings: DemoSettings, console: Console, crew: Crew, began: float) -> 
         if packing is not None:
             for _ in crew.hear(packing):
                 pass
-        judged: Judged = _answer(crew, judging)
-        if explorer is not None:
-            explorer.finish(judged.entries)
+        judged: Judged = _answer(crew, judging, explorer)
+        explorer.finish(judged.entries)
         pooled, alone = (_answer(crew, child) for child in baselines) if baselines else ((None,), ())
         baselines_s = time.perf_counter() - began - setup_s - federation_s
         done = [end for end in ended if end is not None]
@@ -172,9 +173,10 @@ def _configured(federation_file: Path, state: Path, shard: Path, code: Sequence[
     return NodeConfig(state=str(state), **values)
 
 
-def _answer(crew: Crew, child: Child) -> Any:
-    for _ in crew.hear(child):
-        pass
+def _answer(crew: Crew, child: Child, explorer: Explorer | None = None) -> Any:
+    for said_by, message in crew.hear(child):
+        if explorer is not None:
+            explorer.hear(said_by, message)
     if isinstance(child.result, Done):
         return child.result.value
     message = child.result.message if child.result else "no answer"
@@ -183,11 +185,13 @@ def _answer(crew: Crew, child: Child) -> Any:
     raise error
 
 
-def _hear_out(crew: Crew, peers: Sequence[Child], board: Board, federation_file: Path) -> list[Ended | None]:
+def _hear_out(
+    crew: Crew, peers: Sequence[Child], board: Board, federation_file: Path, explorer: Explorer
+) -> list[Ended | None]:
     """Show what the peers tell until all have ended. One that fails is retired, as a coordinator would do it, so that
     nobody waits for it."""
     for child, message in crew.hear(*peers):
-        if child not in peers:
+        if explorer.hear(child, message) or child not in peers:
             continue
         number = peers.index(child)
         if isinstance(message, Event):

@@ -5,6 +5,8 @@ Each takes ``send`` first: a way to talk to the parent.
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -109,6 +111,29 @@ def judge(send: Send, federation_file: Path, states: Sequence[Path], test_file: 
         store.close()
     updates = sum(prefix.sequence(facts.number) for facts in prefix.peers())
     return Judged(tuple(accuracies), updates, index.size, index.root())
+
+
+def show_explorer(send: Send, federation_file: Path, port: int) -> None:
+    """The ledger explorer over the demo, until SIGTERM; tells its address.
+
+    Forked like the peers, since what it needs to follow a chain is loaded already; flask is loaded here only.
+    """
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    os.nice(10)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):  # the terminal is the demo's
+        os.dup2(nowhere, stream)
+    gc.disable()
+    from ledger_ui.federation import Source
+    from ledger_ui.options import Options
+    from ledger_ui.serve import Explorer
+
+    explorer = Explorer(Options(sources=(Source(federation_file),), poll_s=0.2), "127.0.0.1", port)
+    gc.freeze()
+    gc.enable()
+    send(f"{explorer.url}{explorer.shown[0].slug}")
+    explorer.run(stop.wait)
 
 
 def export_pack(send: Send, federation_file: Path, states: Sequence[Path], out: Path) -> Packed:
