@@ -133,13 +133,15 @@ class Follower:
                     self._look_elsewhere()
                     self._stop.wait(self._poll_s)
                     continue
-                if not kept:
+                if not kept or self._store.place is None:
                     self._store.fit()
                     kept = True
                     self._level_offline()
                 self._follow()
             except _StoppedError:
                 break
+            except _GoneError:
+                continue
             except Exception as cause:
                 more = self._after_trouble(cause)
             pause_s = self._poll_s if self._now.heard_at != heard else min(2 * pause_s, _MOST_PAUSE_S)
@@ -180,6 +182,7 @@ class Follower:
                 self._go_on(log, self._folded(log, db), db, once)
 
     def _go_on(self, log: LedgerIndex, fold: Fold, db: sqlite3.Connection, once: bool) -> None:
+        place = self._store.place
         while not self._stop.is_set():
             synced = log.sync()
             if synced.orphaned:
@@ -193,6 +196,8 @@ class Follower:
             self._stop.wait(0 if more else self._poll_s)
             if self._store.suspect:
                 raise _damaged()
+            if self._store.place != place:
+                raise _GoneError
 
     def _folded(self, log: LogStore, db: sqlite3.Connection) -> Fold:
         fold = Fold(db, log)
@@ -285,6 +290,10 @@ class Follower:
 
 class _StoppedError(Exception):
     """It is over."""
+
+
+class _GoneError(Exception):
+    """Somebody has deleted the index, as anybody may at any time."""
 
 
 def _damaged() -> sqlite3.DatabaseError:

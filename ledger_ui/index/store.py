@@ -175,6 +175,15 @@ class Store:
         self.note, self.suspect = why, False
 
     @property
+    def place(self) -> _Place | None:
+        """Which file is there now; ``None``: none."""
+        try:
+            stat = self.path.stat()
+        except OSError:
+            return None
+        return stat.st_dev, stat.st_ino
+
+    @property
     def foreign(self) -> bool:
         """Whether nobody here made this index."""
         with self.reading() as db:
@@ -191,11 +200,7 @@ class Store:
 
     def _taken(self) -> tuple[_Place, sqlite3.Connection]:
         """A connection to the file that is there now, one that nobody uses."""
-        try:
-            stat = self.path.stat()
-            place = (stat.st_dev, stat.st_ino)
-        except OSError:
-            place = (0, 0)
+        place = self.place or (0, 0)
         stale: list[sqlite3.Connection] = []
         found: sqlite3.Connection | None = None
         with self._lock:

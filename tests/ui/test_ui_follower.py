@@ -282,6 +282,24 @@ def test_depth_is_kept(tmp_path: Path, start: Callable[..., Explored]) -> None:
     until(is_level(one, told))
 
 
+@pytest.mark.parametrize("down", [False, True])
+def test_an_index_may_be_deleted_at_any_time(start: Callable[..., Explored], down: bool) -> None:
+    told = scribe()
+    told.publish(1, 1, 1)
+    one = start(told)
+    until(is_level(one, told))
+    told.down = down
+    if down:
+        until(lambda: state(one) == "chain-down")
+    for file in one.shown.store.path.parent.glob("*.explorer.sqlite*"):
+        if not file.name.endswith(".lock"):
+            file.unlink()
+    until(one.shown.store.path.is_file)
+    told.down = False
+    until(lambda: one.get("/updates.json").get_json().get("paging", {}).get("total") == 1)
+    until(is_level(one, told))
+
+
 # ---- several processes -----------------------------------------------------------------------------------------------
 
 

@@ -181,7 +181,7 @@ def test_an_index_of_another_ledger_is_set_aside(file: Path, tmp_path: Path) -> 
 def test_tables_of_another_version_are_made_again(statement: str, file: Path, tmp_path: Path, told: Scribe) -> None:
     changed(
         file,
-        "INSERT INTO reports (idx, status, body) VALUES (3, 'ok', x'0102')",
+        "INSERT INTO reports (idx, status, body, digest) SELECT 3, 'ok', x'0102', report FROM updates WHERE idx = 3",
         "INSERT INTO transactions (tx_hash, gas_used) VALUES (x'01', 77)",
         "UPDATE ui_state SET value = 40 WHERE key = 'version'",
         statement,
