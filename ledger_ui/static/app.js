@@ -2,7 +2,7 @@
 // Pages are whole without it.
 
 const UNITS = [[86400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]];
-const words = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "long" });
+const words = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
 
 /** A time as "3 minutes ago"; beyond a month the date itself says more. */
 function relative(date, now) {
