@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from typing import Final
 
@@ -14,6 +15,9 @@ from ledger_ui.questions.logged import COLUMNS, entry_of
 
 #: Of a reorganisation, so many entries are told on one page.
 MOST: Final = 20
+
+_REF: Final = re.compile("([0-9]{1,10})[#/-]([0-9]{1,10})")
+_INDEX: Final = re.compile("[0-9]{1,18}")
 
 
 class OrphanRow(Context):
@@ -66,6 +70,25 @@ def orphans(
         "ORDER BY orphaned_at DESC, idx DESC LIMIT ?"
     )
     return Orphans(total=total, rows=[_row(db, row) for row in db.execute(query, [*values, most]).fetchall()])
+
+
+def dropped(db: sqlite3.Connection, text: str) -> OrphanRow | None:
+    """The newest orphan that has the update's name or the index that somebody looks for."""
+    asked = text.strip().lower().removeprefix("entry").strip(" #:")
+    ref = _REF.fullmatch(asked)
+    where: tuple[str, list[int]]
+    if ref is not None:
+        where = "kind = 'UpdatePublished' AND peer = ? AND sequence = ?", [int(ref[1]), int(ref[2])]
+    elif _INDEX.fullmatch(asked):
+        where = "idx = ?", [int(asked)]
+    else:
+        return None
+    query = (
+        f"SELECT {COLUMNS}, kind, leaf, orphaned_at FROM orphans WHERE {where[0]} "  # noqa: S608
+        "ORDER BY orphaned_at DESC, idx DESC LIMIT 1"
+    )
+    row = db.execute(query, where[1]).fetchone()
+    return None if row is None else _row(db, row)
 
 
 def _row(db: sqlite3.Connection, row: sqlite3.Row) -> OrphanRow:

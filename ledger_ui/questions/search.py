@@ -20,6 +20,7 @@ from ledger_ui.contexts import Context, Link
 from ledger_ui.questions.digests import Named, by_digest, by_start
 from ledger_ui.questions.facts import KINDS
 from ledger_ui.questions.logged import entry_at
+from ledger_ui.questions.orphans import dropped
 from ledger_ui.registry import Here
 
 #: Names that are looked through for a part of one.
@@ -308,6 +309,10 @@ def _names(db: sqlite3.Connection, most: int = _MOST_NAMES) -> Iterator[tuple[in
 def _suggest(search: _Search, text: str) -> None:
     """Something near to what cannot be found."""
     here = search.here
+    gone = dropped(search.db, text)
+    if gone is not None:
+        told = f"entry {gone.entry} of block {gone.block}, which a reorganisation of the chain dropped: {gone.words}"
+        search.suggestions.append(Link(words=told, url=here.urls.entries()))
     ref = _REF.search(text)
     if ref is not None:
         last = search.db.execute("SELECT max(sequence) FROM updates WHERE peer = ?", (int(ref[1]),)).fetchone()[0]

@@ -278,3 +278,22 @@ def test_whatever_is_typed_is_answered(world: Explored, asked: str) -> None:
     answer = world.get("/search", query_string={"q": asked})
     assert answer.status_code in (200, 302)
     assert world.get("/search.json", query_string={"q": asked}).status_code == 200
+
+
+def test_what_a_reorganisation_dropped_is_not_silently_gone(tmp_path: Path) -> None:
+    told = Scribe(parse_federation(SPEC.encode()).digest)
+    told.admit("a")
+    told.publish(1, 1, 1)
+    told.publish(1, 2, 2)
+    one = explored(tmp_path, told)
+    try:
+        told.cut(3)
+        one.look()
+        for asked in ("1#2", "#1-2", "entry 3"):
+            search = found(one, asked)
+            assert search["hits"] == [], asked
+            (first, *_) = [link["words"] for link in search["suggestions"]]
+            assert first.startswith("entry 3 of block ") and "reorganisation" in first, asked
+        assert found(one, "1#9")["suggestions"][0]["words"].startswith("1#1, the last update")
+    finally:
+        one.stop()
