@@ -99,10 +99,11 @@ def selection(means: Means, update: UpdateEntry) -> Finding:
     trouble = other_parents(chosen, update) or _other_shares(spec, prefix, update, chosen)
     if trouble is not None:
         return Finding("selection", Result.FAILED, trouble, data)
+    many = "1 parent" if len(update.parents) == 1 else f"{len(update.parents)} parents"
     if update.update.rule == Rule.TRUST:
-        text = f"{len(update.parents)} parents as the policy says; shares within their bounds, for they follow from "
+        text = f"{many} as the policy says; shares within their bounds, for they follow from "
         return Finding("selection", Result.OK, text + "private rows", {**data, "private_input": True})
-    return Finding("selection", Result.OK, f"{len(update.parents)} parents as the policy says", data)
+    return Finding("selection", Result.OK, f"{many} as the policy says", data)
 
 
 def _other_shares(spec: Spec, prefix: Prefix, update: UpdateEntry, chosen: Selection) -> str | None:
