@@ -9,6 +9,7 @@ and with eight readers at once, who each ask for one page after the other withou
 from __future__ import annotations
 
 import argparse
+import gc
 import http.client
 import os
 import random
@@ -156,6 +157,8 @@ def alone(file: Path) -> Iterator[tuple[Client, dict[str, list[str]]]]:
     app = create_app(options, start=False)
     app.extensions["recent"] = Recent(fresh_s=-1.0)  # every page is made anew
     shown: Shown = next(iter(app.extensions["federations"].values()))
+    gc.collect()
+    gc.freeze()  # as the server does
     try:
         with shown.store.reading() as db:
             wanted = addresses(shown.slug, db, shown.deployment.contract)
