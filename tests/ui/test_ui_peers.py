@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ui_logs import SPEC, Explored, Scribe, closing, digest, explored
+from ui_logs import SPEC, Explored, Scribe, closing, digest, explored, founded, over
 
 from fl_node.records import PPM, PeerRetired, Reason, UpdateRef
 from fl_node.spec import parse_federation
@@ -289,3 +289,11 @@ def test_reasons_and_roles_that_nobody_knows_have_words(tmp_path: Path) -> None:
         html = one.get("/peers/1").text
         assert "it has no role" in html
         assert "No reason was given." in one.get("/peers/2").text
+
+
+def test_a_key_of_zeros_is_none(tmp_path: Path) -> None:
+    told = founded(["clinic-a"])
+    told.ledger(1).announce(1, b"\0" * 32, b"\0" * 32, "https://clinic.example")
+    for one in closing(over(told, tmp_path)):
+        assert one.json("/peers/1.json")["presence"]["announcements"][0]["tls_pin"] == "0" * 64
+        assert "0" * 64 not in one.get("/peers/1").text

@@ -419,3 +419,9 @@ def test_one_update_of_one_peer(tmp_path: Path) -> None:
         assert [link["words"] for link in told["links"]] == ["Provenance"]
     finally:
         one.stop()
+
+
+def test_a_gain_is_in_points_and_never_reads_like_a_score(world: Explored) -> None:
+    told = world.json("/updates/2-2.json")["gain_ppm"]
+    words = f"{abs(told) / 10_000:.2f} points {'more' if told > 0 else 'less'} than its base" if told else "as much as"
+    assert words in world.get("/updates/2-2").text
