@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from fl_node.spec import read_federation
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-PEERS, ROUNDS = 3, 4
+PEERS, ROUNDS = 3, 50
 START_S = 120.0
 
 
@@ -40,13 +41,16 @@ class Demo:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def demo(tmp_path_factory: pytest.TempPathFactory, browser: Browser, judge: str) -> Iterator[Demo]:
+    """Begins when the browser is there: a demo is soon over."""
     folder = tmp_path_factory.mktemp("demo") / "kept"
     command = [sys.executable, "-m", "fl_node", "demo", "--peers", str(PEERS), "--rounds", str(ROUNDS)]
     command += ["--preset", "best-of", "--no-baselines", "--state", str(folder)]
     told = folder.parent / "told.txt"
     with told.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        )
     try:
         deadline = time.monotonic() + START_S
         while not (found := re.search(r"^explorer +(http://\S+)", told.read_text(), re.M)):
@@ -77,7 +81,7 @@ def test_a_page_follows_a_running_demo(browser: Browser, judge: str, demo: Demo)
         while demo.process.poll() is None and len(counts) < 4 and time.monotonic() < deadline:
             counts.add(rows.count())
             page.wait_for_timeout(100)
-        assert len(counts) >= 4, "rows came while the page was open"
+        assert len(counts) == 4, f"rows came while the page was open: {counts}"
         assert page.evaluate("window.same") is True
         # The demo may have ended since, and its explorer with it: what failed then is no fault of a page.
         wrong = [told for told in one.troubles if "ERR_CONNECTION_REFUSED" not in told and "ERR_INCOMPLETE" not in told]
@@ -91,10 +95,10 @@ def test_verify_now_and_the_csv_are_of_the_chain(
     explored.shown.start()
     try:
         with driving.serving(explored) as served, driving.opened(browser, served, judge) as one:
-            page = one.go(served.url("/updates/2-2"))
+            page = one.go(served.url(f"/updates/2-{ROUNDS}"))  # what is older may be gone by now
             expect(page.locator("#verdicts")).to_contain_text("has not audited this update yet")
             page.get_by_role("button", name="Verify now").click()
-            page.wait_for_url(re.compile(r"/updates/2-2"))
+            page.wait_for_url(re.compile(rf"/updates/2-{ROUNDS}"))
             # The result comes by itself.
             expect(page.locator("#verdicts")).to_contain_text("the worst of", timeout=60_000)
             expect(page.locator("#verdicts tr", has_text="base").first).to_contain_text("ok")
