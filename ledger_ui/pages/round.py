@@ -9,7 +9,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from ledger_ui.contexts import Context, Digest, Query, Ref
-from ledger_ui.pages.rounds import RoundRow, row_of
+from ledger_ui.pages.rounds import RoundRow, listed
 from ledger_ui.questions.facts import rule_name
 from ledger_ui.questions.merges import MOST_LINES, LeftOutReason, Matrix, is_nominal, left_out, matrix
 from ledger_ui.questions.ranges import worked
@@ -118,7 +118,7 @@ def round_page(here: Here, query: RoundQuery, number: int) -> RoundPage:
     known = worked(here.db)
     caution = known.words(here.frame.size) if not told.exact or known.trouble or known.size <= told.last else ""
     return RoundPage(
-        summary=row_of(here, told),
+        summary=listed(here, [told])[0],
         mode=here.shown.spec.rounds.mode,
         updates=_side_by_side(here.db, shown, told),
         page=page,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Final, Literal
 
 from pydantic import Field
 
 from ledger_ui.contexts import Context, Link, Paging
 from ledger_ui.lists import ListQuery, Select, asked_of, chips
 from ledger_ui.questions.ranges import RoundsQuery, Worked, worked
-from ledger_ui.questions.rounds import Told, states_of, time_of, told_of
+from ledger_ui.questions.rounds import Told, states_of, times_of, told_of
 from ledger_ui.registry import Here, Listing, Page, add
+
+_BATCH: Final = 500
 
 
 class RoundsListQuery(RoundsQuery, ListQuery):
@@ -73,7 +77,7 @@ def rounds(here: Here, query: RoundsListQuery) -> RoundsPage:
         next_url=here.urls.rounds(**{**told, "after": after}) if after else None,
     )
     return RoundsPage(
-        rows=[row_of(here, told_of(row["round"], row["settled"], row["told"])) for row in rows],
+        rows=rows_of(here, rows),
         paging=paging,
         filters=chips(_filters(query), query, here.urls.rounds),
         mode=here.shown.spec.rounds.mode,
@@ -84,8 +88,9 @@ def rounds(here: Here, query: RoundsListQuery) -> RoundsPage:
 
 def every_round(here: Here, query: RoundsListQuery) -> Iterator[RoundRow]:
     """All rounds that match."""
-    for row in _select(query).all(here.db, "r.round", query.order):
-        yield row_of(here, told_of(row["round"], row["settled"], row["told"]))
+    found = iter(_select(query).all(here.db, "r.round", query.order))
+    while batch := list(islice(found, _BATCH)):
+        yield from rows_of(here, batch)
 
 
 def _select(query: RoundsListQuery) -> Select:
@@ -110,9 +115,19 @@ def _filters(query: RoundsListQuery) -> dict[str, str]:
     return words
 
 
-def row_of(here: Here, told: Told) -> RoundRow:
-    """A round as the list has it."""
-    states = states_of(here.db, told.number)
+def rows_of(here: Here, rows: Sequence[sqlite3.Row]) -> list[RoundRow]:
+    """Rows of the table as the list has them."""
+    return listed(here, [told_of(row["round"], row["settled"], row["told"]) for row in rows])
+
+
+def listed(here: Here, told: Sequence[Told]) -> list[RoundRow]:
+    """Rounds as the list has them, with two questions for all of them."""
+    states = states_of(here.db, [one.number for one in told])
+    times = times_of(here.db, [index for one in told for index in (one.first, one.last)])
+    return [_row_of(one, states[one.number], times) for one in told]
+
+
+def _row_of(told: Told, states: Mapping[str, int], times: Mapping[int, int]) -> RoundRow:
     return RoundRow(
         round=told.number,
         open=told.open,
@@ -130,8 +145,8 @@ def row_of(here: Here, told: Told) -> RoundRow:
         by_deadline=told.by_deadline,
         first_entry=told.first,
         last_entry=told.last,
-        began_s=time_of(here.db, told.first),
-        last_s=time_of(here.db, told.last),
+        began_s=times.get(told.first),
+        last_s=times.get(told.last),
         replayed=told.exact,
     )
 

@@ -52,16 +52,21 @@ def round_told(db: sqlite3.Connection, number: int) -> Told | None:
     return None if one is None else _told(number, one.open, one.told)
 
 
-def states_of(db: sqlite3.Connection, number: int) -> dict[str, int]:
-    """How many of a round's updates became what."""
-    rows = db.execute("SELECT state, count(*) FROM updates WHERE round = ? GROUP BY state", (number,))
-    return {row[0]: row[1] for row in rows}
+def states_of(db: sqlite3.Connection, rounds: Sequence[int]) -> dict[int, dict[str, int]]:
+    """How many of each round's updates became what; of at most some hundred rounds."""
+    found: dict[int, dict[str, int]] = {number: {} for number in rounds}
+    marks = ",".join("?" * len(rounds))
+    query = f"SELECT round, state, count(*) FROM updates WHERE round IN ({marks}) GROUP BY round, state"  # noqa: S608
+    for number, state, many in db.execute(query, tuple(rounds)):
+        found[number][state] = many
+    return found
 
 
-def time_of(db: sqlite3.Connection, index: int) -> int | None:
-    """Block time of an entry."""
-    row = db.execute("SELECT time_s FROM entries WHERE idx = ?", (index,)).fetchone()
-    return None if row is None else int(row[0])
+def times_of(db: sqlite3.Connection, indices: Sequence[int]) -> dict[int, int]:
+    """Block times of entries that there are."""
+    marks = ",".join("?" * len(indices))
+    query = f"SELECT idx, time_s FROM entries WHERE idx IN ({marks})"  # noqa: S608
+    return {row[0]: row[1] for row in db.execute(query, tuple(indices))}
 
 
 def neighbours(db: sqlite3.Connection, number: int) -> tuple[int | None, int | None]:
