@@ -51,8 +51,9 @@ class Explorer:
         self._open: dict[int, Any] = {}
         self._server = _server(self.app, self._sockets, self._open)
 
-    def run(self, wait: Callable[[float], bool]) -> None:
-        """Serve until ``wait`` says that it is over (it waits so many seconds, and tells)."""
+    def run(self, wait: Callable[[float], bool], leave_s: float = _LEAVE_S) -> None:
+        """Serve until ``wait`` says that it is over (it waits so many seconds, and tells). ``leave_s``: for everything
+        to come to its end."""
         # What is here now stays: looking for rubbish among it takes longer than most pages.
         gc.collect()
         gc.freeze()
@@ -62,14 +63,14 @@ class Explorer:
         serving.start()
         while not wait(1.0) and serving.is_alive():
             pass
-        self.close()
+        self.close(leave_s)
 
-    def close(self) -> None:
+    def close(self, leave_s: float = _LEAVE_S) -> None:
         """Let go of everything. What does not end in time ends with the process: SQLite sees to the index."""
-        deadline = time.monotonic() + _LEAVE_S
+        deadline = time.monotonic() + leave_s
         for one in self.shown:
             one.end()
-        self._server.task_dispatcher.shutdown(cancel_pending=True, timeout=_LEAVE_S / 2)
+        self._server.task_dispatcher.shutdown(cancel_pending=True, timeout=leave_s / 2)
         self._hang_up()
         stopping = [threading.Thread(target=one.stop, name=f"stop {one.slug}", daemon=True) for one in self.shown]
         for thread in stopping:

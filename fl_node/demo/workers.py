@@ -133,7 +133,7 @@ def show_explorer(send: Send, federation_file: Path, port: int) -> None:
     gc.freeze()
     gc.enable()
     send(f"{explorer.url}{explorer.shown[0].slug}")
-    explorer.run(stop.wait)
+    explorer.run(stop.wait, leave_s=0.2)  # nobody looks any more, and the demo is not to wait
 
 
 def export_pack(send: Send, federation_file: Path, states: Sequence[Path], out: Path) -> Packed:
