@@ -367,4 +367,3 @@ def test_no_thread_asks_while_the_log_is_not_this_ledgers(tmp_path: Path) -> Non
 
 def _admitted(peer: int, account: str) -> Any:
     return PeerAdmitted(peer, account, f"site-{peer}", Role.ALL)
-
