@@ -78,6 +78,7 @@ class ProvenancePage(Context):
     nominal: bool = Field(description="its own rule's shares only name the candidates")
     collapse: Collapse = Field(description="how updates are put together here")
     far: bool
+    url: str = Field(description="address of just what is shown, whatever the log comes to")
     nodes: list[Node] = Field(description="by round, then site and peer")
     merges: list[Merge]
     rounds: list[RoundOf]
@@ -142,6 +143,7 @@ def provenance(here: Here, query: ProvenanceQuery, ref: str) -> ProvenancePage:
         nominal=bool(above.nominal.intersection(one for _, one, _ in above.links.get(above.root, ()))),
         collapse=choice.collapse,
         far=query.far,
+        url=toggles.of_this(),
         nodes=nodes,
         merges=building.merges(choice),
         rounds=toggles.rounds(nodes),
@@ -195,6 +197,9 @@ class _Addresses:
             "collapse": choice.collapse,
             "far": "true" if query.far else None,
         }
+
+    def of_this(self) -> str:
+        return self._address(self._opened, self._choice.expanded)
 
     def of_update(self, name: str) -> str:
         one = dashed(name)

@@ -199,6 +199,7 @@ async function more(url, key, push = true) {
     const focused = before.box.contains(document.activeElement);
     const old = document.getElementById("provenance");
     old.replaceChildren(...fresh.childNodes);
+    document.getElementById("same")?.replaceWith(page.getElementById("same"));
     if (push) history.pushState(null, "", url);
     start(before, key, focused);
     document.dispatchEvent(new CustomEvent("refreshed"));

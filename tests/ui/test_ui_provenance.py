@@ -258,6 +258,7 @@ def test_opening_a_node_draws_what_lies_behind_it_and_hides_it_again(medium: Exp
     before = medium.json(f"{path_of(ref)}.json?up=1&down=0&collapse=none")
     node = next(node for node in before["nodes"] if node["side"] == "above" and node["hidden"])
     after = follow(medium, node["toggle_url"])
+    assert follow(medium, after["url"])["nodes"] == after["nodes"]
     gained = {one["key"] for one in after["nodes"]} - {one["key"] for one in before["nodes"]} - {"genesis"}
     assert len(gained) == node["hidden"]
     opened = next(one for one in after["nodes"] if one["key"] == node["key"])
