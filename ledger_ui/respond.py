@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import sqlite3
+import threading
 import time
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,8 @@ from ledger_ui.urls import Urls, as_format
 _FORMULA: Final = frozenset("=+-@|%\uff1d\uff0b\uff0d\uff20\u2212\ufe63\ufe62\ufe66\ufe6b")
 #: What many readers take for the end of a line, in a line of JSON.
 _LINE_ENDS: Final = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+#: Pages that are made at a time: more would only take turns on one interpreter, and all of them be late.
+_MAKING: Final = threading.BoundedSemaphore(2)
 _CHUNK: Final = 500
 
 
@@ -50,19 +53,23 @@ def respond(page: Page, suffix: str, shown: Shown, path: Mapping[str, Any]) -> B
         given = recent.get(tag)
         if given is not None:
             return _tagged(Response(given.body, mimetype=given.mimetype), tag)
-        try:
-            context = page.make(here, query, **path)
-        except Elsewhere as other:
-            return redirect(as_format(other.url, suffix) if suffix else other.url)
-        if suffix == "json":
-            answer = as_json({"federation": here.frame.model_dump(), **context.model_dump()})
-            recent.keep(tag, answer.get_data(), "application/json")
-            return _tagged(answer, tag)
-        url = page.elsewhere(context) if page.elsewhere is not None else None
-        if url is not None:
-            return redirect(url)
-        told = {"page": context, "here": here, "frame": here.frame, "urls": urls, "entry": page}
-        html = render_template(page.template, query=query, asked=_filters(query), **told).encode()
+        with _MAKING:
+            given = recent.get(tag)  # perhaps somebody else made it meanwhile
+            if given is not None:
+                return _tagged(Response(given.body, mimetype=given.mimetype), tag)
+            try:
+                context = page.make(here, query, **path)
+            except Elsewhere as other:
+                return redirect(as_format(other.url, suffix) if suffix else other.url)
+            if suffix == "json":
+                answer = as_json({"federation": here.frame.model_dump(), **context.model_dump()})
+                recent.keep(tag, answer.get_data(), "application/json")
+                return _tagged(answer, tag)
+            url = page.elsewhere(context) if page.elsewhere is not None else None
+            if url is not None:
+                return redirect(url)
+            told = {"page": context, "here": here, "frame": here.frame, "urls": urls, "entry": page}
+            html = render_template(page.template, query=query, asked=_filters(query), **told).encode()
     recent.keep(tag, html, "text/html")
     return _tagged(Response(html, mimetype="text/html"), tag)
 
