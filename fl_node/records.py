@@ -62,6 +62,18 @@ class Rule(enum.IntEnum):
     CENTRED_CLIPPING = 10
 
 
+def rule_name(number: int) -> str:
+    """The aggregation rule of an update as the spec calls it; its number where this version knows no name.
+
+    >>> rule_name(6), rule_name(99)
+    ('trimmed-mean', '99')
+    """
+    try:
+        return Rule(number).name.lower().replace("_", "-")
+    except ValueError:
+        return str(number)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class UpdateRef:
     """``(peer number, sequence)``: names an update for ever. Printed as ``3#12``."""

@@ -18,6 +18,7 @@ from werkzeug.routing import IntegerConverter
 from werkzeug.wrappers import Response as BaseResponse
 
 import ledger_ui.pages  # noqa: F401  registers the pages
+from fl_node.times import duration
 from ledger_ui import text
 from ledger_ui.admission import NotAdmitted, admit
 from ledger_ui.assets import Assets
@@ -88,7 +89,7 @@ def create_app(options: Options | None = None, *, start: bool = True) -> Flask:
         iso=text.iso,
         short=text.short,
         size=text.bytes_words,
-        duration=text.duration,
+        duration=duration,
         as_format=as_format,
         braced=braced,
         schema_words=schema_words,

@@ -73,7 +73,11 @@ class Shown:
         own = own_folder(source.file, "explorer")
         place = self.deployment
         ledger = f"{place.chain_id}/{checksum_address(address_bytes(place.contract))}/{self.federation.digest.hex()}"
-        self.store = Store(source.index or _place(source.file, own), ledger, _traces(own))
+        # Where this user's processes know by which indexes they made; without a cache, for as long as this one lasts.
+        if own is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="fl-node-explorer-")  # goes with this object
+        traces = Path(self._scratch.name) if own is None else own.parent / "made-here"
+        self.store = Store(source.index or _place(source.file, own), ledger, traces)
         self.store.prepare()
         self._heard = threading.Condition()
         self._changes = 0
@@ -157,11 +161,6 @@ def _place(file: Path, own: Path | None) -> Path:
         return beside
     own.mkdir(parents=True, exist_ok=True)
     return own / "explorer.sqlite"
-
-
-def _traces(own: Path | None) -> Path:
-    """Where this user's processes know by which indexes they made: see :mod:`ledger_ui.index.made`."""
-    return Path(tempfile.mkdtemp(prefix="fl-node-explorer-")) if own is None else own.parent / "made-here"
 
 
 def slug_of(name: str, contract: str) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import Field
 
-from ledger_ui.contexts import Context, Link, Query
+from ledger_ui.contexts import Context, Link, Paging, Query
 
 _BATCH: Final = 500
 #: Steps of SQLite's machine between two looks at whether a count takes too long, and until it does: some 20 ms.
@@ -73,6 +73,22 @@ def chips(words: Mapping[str, str], query: ListQuery, url: Callable[..., str]) -
 def asked_of(query: Query) -> dict[str, Any]:
     """What a page was asked beyond what it takes anyway, for the addresses of its neighbours."""
     return query.model_dump(exclude_defaults=True, exclude_none=True, by_alias=True)
+
+
+def paging(query: ListQuery, after: str | None, total: int | None, url: Callable[..., str]) -> Paging:
+    """Where a list stands.
+
+    Args:
+        after: what the next page is asked with; ``None`` on the last.
+        url: gives the list's address from what it is asked.
+    """
+    told = asked_of(query)
+    return Paging(
+        total=total,
+        limit=query.limit,
+        first_url=url(**{**told, "after": None}) if query.after else None,
+        next_url=url(**{**told, "after": after}) if after else None,
+    )
 
 
 @dataclass(slots=True)

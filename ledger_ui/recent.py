@@ -8,7 +8,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
 #: Some pages tell how long ago something was, which no tag tells.
@@ -18,11 +20,11 @@ _MOST_BYTES: Final = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """An answer: its body, what it is, and when it was made."""
+    """An answer: its body, what it is, and when it was made, by the process's clock."""
 
     body: bytes
     mimetype: str
-    made_at: float
+    made_at: float = field(default_factory=time.monotonic)
 
 
 class Recent:
@@ -36,7 +38,8 @@ class Recent:
     def __init__(self, fresh_s: float = _FRESH_S, most_bytes: int = _MOST_BYTES) -> None:
         self._fresh_s, self._most_bytes, self._bytes = fresh_s, most_bytes, 0
         self._given: OrderedDict[str, Given] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._making: set[str] = set()
 
     def get(self, tag: str) -> Given | None:
         """The answer with this tag, if it is fresh."""
@@ -47,13 +50,26 @@ class Recent:
             self._forget(tag)
             return None
 
-    def keep(self, tag: str, body: bytes, mimetype: str) -> None:
+    @contextmanager
+    def alone(self, tag: str) -> Iterator[None]:
+        """Be the only one who makes the answer with this tag: whoever comes second waits, and then finds it kept."""
+        with self._lock:
+            self._lock.wait_for(lambda: tag not in self._making)
+            self._making.add(tag)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._making.discard(tag)
+                self._lock.notify_all()
+
+    def keep(self, tag: str, given: Given) -> None:
         """Keep an answer; the oldest ones go."""
         with self._lock:
             if tag in self._given:
                 self._forget(tag)
-            self._given[tag] = Given(body, mimetype, time.monotonic())
-            self._bytes += len(body)
+            self._given[tag] = given
+            self._bytes += len(given.body)
             while self._bytes > self._most_bytes:
                 self._forget(next(iter(self._given)))
 

@@ -20,7 +20,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from ledger_ui.contexts import Context, Frame, Query
 from ledger_ui.federation import Shown
 from ledger_ui.lists import asked_of
-from ledger_ui.recent import Recent
+from ledger_ui.recent import Given, Recent
 from ledger_ui.registry import Elsewhere, Here, Listing, Page, PageError
 from ledger_ui.text import visible
 from ledger_ui.urls import Urls, as_format
@@ -50,28 +50,32 @@ def respond(page: Page, suffix: str, shown: Shown, path: Mapping[str, Any]) -> B
         if not request.if_none_match.star_tag and request.if_none_match.contains_weak(tag):
             return _tagged(Response(status=304), tag)
         recent: Recent = current_app.extensions["recent"]
-        given = recent.get(tag)
-        if given is not None:
-            return _tagged(Response(given.body, mimetype=given.mimetype), tag)
-        with _MAKING:
-            given = recent.get(tag)  # perhaps somebody else made it meanwhile
-            if given is not None:
-                return _tagged(Response(given.body, mimetype=given.mimetype), tag)
-            try:
-                context = page.make(here, query, **path)
-            except Elsewhere as other:
-                return redirect(as_format(other.url, suffix) if suffix else other.url)
-            if suffix == "json":
-                answer = as_json({"federation": here.frame.model_dump(), **context.model_dump()})
-                recent.keep(tag, answer.get_data(), "application/json")
-                return _tagged(answer, tag)
-            url = page.elsewhere(context) if page.elsewhere is not None else None
-            if url is not None:
-                return redirect(url)
-            told = {"page": context, "here": here, "frame": here.frame, "urls": urls, "entry": page}
-            html = render_template(page.template, query=query, asked=_filters(query), **told).encode()
-    recent.keep(tag, html, "text/html")
-    return _tagged(Response(html, mimetype="text/html"), tag)
+        answer: Given | BaseResponse | None = recent.get(tag)
+        if answer is None:
+            with recent.alone(tag), _MAKING:
+                answer = recent.get(tag) or _made(page, suffix, here, query, path)
+                if isinstance(answer, Given):
+                    recent.keep(tag, answer)
+    if isinstance(answer, Given):
+        return _tagged(Response(answer.body, mimetype=answer.mimetype), tag)
+    return answer
+
+
+def _made(page: Page, suffix: str, here: Here, query: Query, path: Mapping[str, Any]) -> Given | BaseResponse:
+    """A page's body, or the way to another one."""
+    try:
+        context = page.make(here, query, **path)
+    except Elsewhere as other:
+        return redirect(as_format(other.url, suffix) if suffix else other.url)
+    if suffix == "json":
+        told = as_json({"federation": here.frame.model_dump(), **context.model_dump()})
+        return Given(told.get_data(), "application/json")
+    url = page.elsewhere(context) if page.elsewhere is not None else None
+    if url is not None:
+        return redirect(url)
+    shown = {"page": context, "here": here, "frame": here.frame, "urls": here.urls, "entry": page}
+    html = render_template(page.template, query=query, asked=_filters(query), **shown)
+    return Given(html.encode(), "text/html")
 
 
 def _filters(query: Query) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
+from fl_node import times
 from fl_node.records import PPM
 
 #: Longer text is cut where it is one value among others; its own page shows all of it.
@@ -80,17 +81,8 @@ def percent(ppm: int | None, places: int = 2) -> str:
 
 
 def utc(time_s: float | None) -> str:
-    """A time as a date; as it is where there is no such date, since a log may hold any number.
-
-    >>> utc(0), utc(2**62)
-    ('1970-01-01 00:00:00Z', 'time 4611686018427387904')
-    """
-    if time_s is None:
-        return "–"
-    try:
-        return dt.datetime.fromtimestamp(time_s, dt.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        return f"time {time_s}"
+    """A time as a date, a dash where there is none; see :func:`fl_node.times.utc`."""
+    return "–" if time_s is None else times.utc(time_s)
 
 
 def iso(time_s: float | None) -> str:
@@ -124,15 +116,3 @@ def bytes_words(size: float | None) -> str:
         if size >= unit:
             return f"{size / unit:.1f} {name}"
     return f"{int(size)} B"
-
-
-def duration(seconds: float) -> str:
-    """A length of time in its largest unit.
-
-    >>> duration(59), duration(7200)
-    ('59 s', '2 h')
-    """
-    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * unit:
-            return f"{int(seconds // unit):,} {name}"
-    return f"{int(seconds)} s"

@@ -9,8 +9,9 @@ from pydantic import Field
 from fl_node.presets import PRESETS, Preset, Tables
 from fl_node.spec import Spec, named_code
 from fl_node.tables import MergingSpec
+from fl_node.times import duration
 from ledger_ui.contexts import Context
-from ledger_ui.text import duration, percent
+from ledger_ui.text import percent
 
 _LISTED: Final = 12
 _LONGEST: Final = 200

@@ -5,19 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from fl_node.merging.outcomes import Outcome
-from fl_node.records import Rule
-
-
-def rule_name(number: int) -> str:
-    """The aggregation rule of an update as the spec calls it; its number where this version knows no name.
-
-    >>> rule_name(6), rule_name(99)
-    ('trimmed-mean', '99')
-    """
-    try:
-        return Rule(number).name.lower().replace("_", "-")
-    except ValueError:
-        return str(number)
 
 
 def in_words(items: list[dict[str, Any]] | None) -> list[str] | str:

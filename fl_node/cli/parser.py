@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Callable
 
 from fl_node import __version__
+from fl_node.cli.auditing import AUDITING
+from fl_node.cli.flags import Command, entry, settings
 from fl_node.config import NodeConfig
 from fl_node.presets import PRESETS
 from fl_node.simulation.attacks import ATTACKS
@@ -35,40 +35,16 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--verbose", action="store_true", help="show the traceback of an error")
         return sub
 
-    for add in (_init, _run, _reading, _membership, _model, _cid, _gc, _demo, _simulate, _doctor, *_AUDITING, _ui):
+    for add in (_init, _run, _reading, _membership, _model, _cid, _gc, _demo, _simulate, _doctor, *AUDITING):
         add(command)
     return parser
-
-
-Command = Callable[[str, str], argparse.ArgumentParser]
-
-
-def _settings(parser: argparse.ArgumentParser, *keys: str) -> None:
-    """Flags for node settings. They default to None, so that environment and node.toml count when not given."""
-    for key in keys:
-        field = NodeConfig.model_fields[key]
-        flag = "--" + key.replace("_", "-")
-        help_text = f"{field.description} (default: {field.default!r})".replace("%", "%%")
-        if field.annotation is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help_text)
-        else:
-            kind: Callable[[str], object] = {int: int, float: float}.get(field.annotation, str)  # type: ignore[arg-type]
-            parser.add_argument(flag, type=kind, default=None, metavar=key.upper(), help=help_text)
-
-
-def _entry(text: str) -> int:
-    """The number of an entry."""
-    if not re.fullmatch("[0-9]{1,18}", text):
-        shown = text if len(text) <= 20 else f"{text[:20]}... of {len(text)} characters"
-        raise argparse.ArgumentTypeError(f"got {shown}; expected the number of an entry, from 0")
-    return int(text)
 
 
 def _init(command: Command) -> None:
     sub = command(
         "init", "make a peer: its key, its state folder, its settings; or, with --preset, the spec of a federation"
     )
-    _settings(sub, "state", "federation", "rpc", "data", "data_dir", "password_file", "host", "port", "endpoint")
+    settings(sub, "state", "federation", "rpc", "data", "data_dir", "password_file", "host", "port", "endpoint")
     sub.add_argument("--site", default="", help="pseudonym of your organisation, for the coordinator who admits you")
     sub.add_argument("--preset", default=None, metavar="NAME", help=f"write a spec instead: {', '.join(PRESETS)}")
     sub.add_argument("--peers", type=int, default=None, help="with --preset: how many peers there will be")
@@ -82,7 +58,7 @@ def _init(command: Command) -> None:
 
 def _run(command: Command) -> None:
     sub = command("run", "take part in a federation until its rounds are done")
-    _settings(sub, *NodeConfig.model_fields)
+    settings(sub, *NodeConfig.model_fields)
 
 
 def _reading(command: Command) -> None:
@@ -93,13 +69,13 @@ def _reading(command: Command) -> None:
         ("peers", "the members, their sites, rounds and endpoints"),
     ):
         sub = command(name, summary)
-        _settings(sub, "federation", "state", "rpc")
+        settings(sub, "federation", "state", "rpc")
         if name == "log":
             sub.add_argument(
-                "--from", dest="start", type=_entry, default=0, metavar="N", help="first entry (default: 0)"
+                "--from", dest="start", type=entry, default=0, metavar="N", help="first entry (default: 0)"
             )
             sub.add_argument(
-                "--to", dest="stop", type=_entry, default=None, metavar="M", help="entry after the last one"
+                "--to", dest="stop", type=entry, default=None, metavar="M", help="entry after the last one"
             )
         if name == "peers":
             sub.add_argument("--wide", action="store_true", help="whole addresses, however wide the terminal")
@@ -116,15 +92,15 @@ def _membership(command: Command) -> None:
     retire.add_argument("account", help="address of the peer")
     retire.add_argument("--reason", required=True, help="why, in a few words: it is public")
     retire.add_argument(
-        "--from-index", type=_entry, default=None, help="ignore its entries from here (default: from now)"
+        "--from-index", type=entry, default=None, help="ignore its entries from here (default: from now)"
     )
     for sub in (admit, retire):
-        _settings(sub, "federation", "state", "rpc", "key", "password_file")
+        settings(sub, "federation", "state", "rpc", "key", "password_file")
 
 
 def _model(command: Command) -> None:
     sub = command("model", "get a model: fetch, verify and write its weights")
-    _settings(sub, "federation", "state", "rpc", "content", "ipfs_api")
+    settings(sub, "federation", "state", "rpc", "content", "ipfs_api")
     sub.add_argument("--at", default="final", metavar="UPDATE|latest|final", help="which model (default: final)")
     sub.add_argument("--out", required=True, metavar="FILE", help="safetensors file to write")
     sub.add_argument("--force", action="store_true", help="overwrite FILE")
@@ -137,7 +113,7 @@ def _cid(command: Command) -> None:
 
 def _gc(command: Command) -> None:
     sub = command("gc", "delete content older than the federation's retention")
-    _settings(sub, "federation", "state", "rpc", "content", "ipfs_api", "archive")
+    settings(sub, "federation", "state", "rpc", "content", "ipfs_api", "archive")
     sub.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
 
 
@@ -235,190 +211,4 @@ def _simulate(command: Command) -> None:
 
 def _doctor(command: Command) -> None:
     sub = command("doctor", "check chain, code, spec, balance, content, disk and clock; say how to mend each")
-    _settings(sub, "federation", "state", "rpc", "key", "content", "ipfs_api", "host", "port", "endpoint", "data_dir")
-
-
-def _ledger_source(sub: argparse.ArgumentParser) -> None:
-    """Where an auditor reads: a federation file, or no more than an endpoint and an address."""
-    _settings(sub, "federation", "rpc")
-    sub.add_argument("--contract", default=None, metavar="ADDRESS", help="the ledger, instead of a federation file")
-    sub.add_argument(
-        "--content",
-        dest="sources",
-        action="append",
-        default=[],
-        metavar="URL|FOLDER",
-        help="where bytes may be had besides the peers: a gateway, or a peer's content folder; may be repeated",
-    )
-    sub.add_argument("--depth", type=_entry, default=None, metavar="D", help="blocks on top (default: the spec's)")
-
-
-def _checking(sub: argparse.ArgumentParser) -> None:
-    """What to check, and what the exit code says of it."""
-    from fl_node.audit.verdicts import CHECKS, FAIL_ON
-
-    sub.add_argument("--from", dest="start", type=_entry, default=0, metavar="N", help="first entry (default: 0)")
-    sub.add_argument("--to", dest="stop", type=_entry, default=None, metavar="M", help="entry after the last one")
-    sub.add_argument("--peer", type=_entry, default=None, metavar="P", help="updates of this peer only")
-    sub.add_argument(
-        "--checks",
-        default="",
-        metavar="NAMES",
-        help=f"these checks only, by commas: {', '.join(check.name for check in CHECKS)} (default: all)",
-    )
-    sub.add_argument(
-        "--checkpoint",
-        dest="checkpoints",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a signed checkpoint that the log must extend; may be repeated",
-    )
-    sub.add_argument("--jobs", type=int, default=0, metavar="J", help="threads; 0: as many as cores (default: 0)")
-    sub.add_argument("--html", default=None, metavar="FILE", help="write the report as one page")
-    sub.add_argument(
-        "--fail-on",
-        choices=FAIL_ON,
-        default="incomplete",
-        help="least finding that makes the exit code 40 or 41: docs/auditing.md (default: incomplete)",
-    )
-
-
-def _audit(command: Command) -> None:
-    sub = command("audit", "check every update against the log, the bytes and the spec, trusting nobody")
-    _ledger_source(sub)
-    _checking(sub)
-    sub.add_argument(
-        "--completeness", action="store_true", help="who was expected, submitted, merged, left out, missing: by round"
-    )
-    sub.add_argument("--work", default=None, metavar="DIR", help="folder of results and bytes (default: in your cache)")
-    sub.add_argument("--fresh", action="store_true", help="forget what earlier audits saw and found")
-    sub.add_argument(
-        "--tiles",
-        default=None,
-        metavar="URL",
-        help="read the log from this gateway's tiles, under the contract's root, or a --checkpoint without a chain",
-    )
-
-
-def _checkpoint(command: Command) -> None:
-    sub = command("checkpoint", "sign the log as it is now, verify what others signed, list what this peer has")
-    # A parser each: files after options would not be found otherwise.
-    actions = sub.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, summary in (
-        ("sign", "sign the log as it is now, unless it contradicts what was signed before"),
-        ("verify", "hold checkpoints against each other and the log; say who signed them"),
-        ("list", "what this peer signed, what it has of others, and what contradicts what"),
-    ):
-        action = actions.add_parser(name, help=summary, description=summary)
-        for flag in ("--json", "--verbose"):
-            action.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        if name == "list":
-            _settings(action, "state")
-            continue
-        _settings(action, "federation", "state", "rpc")
-        if name == "sign":
-            _settings(action, "key", "password_file")
-            action.add_argument("--out", default=None, metavar="FILE", help="file to write (default: standard output)")
-        else:
-            action.add_argument("files", nargs="+", metavar="FILE", help="checkpoints, or a proof of equivocation")
-            action.add_argument("--offline", action="store_true", help="signatures and each other only: no chain")
-
-
-def _monitor(command: Command) -> None:
-    sub = command("monitor", "watch a federation: foreign entries, reorgs, silence, lost content, bad merges")
-    _ledger_source(sub)
-    _settings(sub, "state")
-    sub.add_argument("--account", default=None, metavar="ADDRESS", help="whose entries to know (default: the state's)")
-    sub.add_argument("--every", type=float, default=30.0, metavar="S", help="seconds between looks (default: 30)")
-    sub.add_argument("--silent-s", type=float, default=3600.0, metavar="S", help="silence that is told (default: 3600)")
-    sub.add_argument("--once", action="store_true", help="look once; exit code 42 if there is an alarm")
-
-
-def _export(command: Command) -> None:
-    sub = command("export", "write an evidence pack: everything that it takes to check updates without a chain")
-    _ledger_source(sub)
-    what = sub.add_mutually_exclusive_group(required=True)
-    what.add_argument("--update", default=None, metavar="UPDATE", help="one update, such as 3#12, with its parents")
-    what.add_argument("--round", type=_entry, default=None, metavar="R", help="all updates of a round")
-    what.add_argument("--all", action="store_true", help="all updates")
-    sub.add_argument("--out", required=True, metavar="FILE", help="zip file to write")
-    sub.add_argument("--blobs", action="store_true", help="with the weights, so that merges can be checked")
-    sub.add_argument("--force", action="store_true", help="overwrite FILE")
-    sub.add_argument(
-        "--checkpoint",
-        dest="checkpoints",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a signed checkpoint to put in; may be repeated",
-    )
-
-
-def _verify(command: Command) -> None:
-    sub = command("verify", "check an evidence pack offline: no chain, no network, no torch")
-    sub.add_argument("pack", metavar="PACK", help="file that `fl-node export` wrote")
-    _checking(sub)
-    sub.add_argument("--completeness", action="store_true", help="also who was expected and missing, by round")
-
-
-def _lineage(command: Command) -> None:
-    sub = command("lineage", "what an update came from, and what came of it, with effective shares")
-    sub.add_argument("update", nargs="?", metavar="UPDATE", help="an update such as 3#12, or the CID of its content")
-    _settings(sub, "federation", "state", "rpc")
-    sub.add_argument("--site", default=None, metavar="SITE", help="instead: what came of all updates of a site")
-    sub.add_argument("--pack", default=None, metavar="FILE", help="read an evidence pack instead of a chain")
-    sub.add_argument(
-        "--direction", choices=("ancestors", "descendants", "both"), default="both", help="which way (default: both)"
-    )
-    sub.add_argument(
-        "--levels",
-        type=int,
-        default=None,
-        metavar="N",
-        help="steps away at most; 0: all (default: all; in a tree, those that 60 updates fill)",
-    )
-    sub.add_argument(
-        "--format", choices=("tree", "json", "dot", "svg", "prov"), default="tree", help="output (default: tree)"
-    )
-    sub.add_argument("--out", default=None, metavar="FILE", help="new file to write (default: standard output)")
-
-
-def _ui(command: Command) -> None:
-    sub = command("ui", "the ledger explorer: a web page over the log of a federation, or of several")
-    sub.add_argument(
-        "--federation",
-        dest="federations",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a deployed federation file; may be repeated (default: federation.toml)",
-    )
-    _settings(sub, "rpc")
-    sub.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    sub.add_argument("--port", type=int, default=8600, help="port; 0 takes a free one (default: 8600)")
-    sub.add_argument(
-        "--secret-file", default=None, metavar="FILE", help="file with user:password, or a token, that readers give"
-    )
-    sub.add_argument(
-        "--allow-host",
-        dest="allow_hosts",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a name by which browsers may address it besides those of this machine; may be repeated",
-    )
-    sub.add_argument("--no-harvest", action="store_true", help="ask no peer for reports, checkpoints or content")
-    sub.add_argument("--no-verify", action="store_true", help="readers cannot have audits or packs made")
-    sub.add_argument("--monitor", action="store_true", help="run `fl-node monitor` beside it, and show its alarms")
-    sub.add_argument("--open", action="store_true", help="open it in this machine's browser")
-    sub.add_argument(
-        "--wait",
-        type=float,
-        default=0.0,
-        metavar="S",
-        help="seconds to wait for federation files to appear (default: 0)",
-    )
-
-
-_AUDITING = (_audit, _checkpoint, _monitor, _export, _verify, _lineage)
+    settings(sub, "federation", "state", "rpc", "key", "content", "ipfs_api", "host", "port", "endpoint", "data_dir")

@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from fl_node.access import viewing
-from fl_node.cli.choices import in_words, rule_name
+from fl_node.cli.choices import in_words
 from fl_node.cli.console import Out
 from fl_node.cli.settings import settings_of
 from fl_node.cli.text import safe
@@ -23,7 +23,8 @@ from fl_node.content.cid import Cid
 from fl_node.content.names import cid_of_update
 from fl_node.errors import ContentError, UsageError
 from fl_node.prefix import PeerFacts, Prefix, UpdateEntry
-from fl_node.records import Entry, UpdateObjected, UpdatePublished, UpdateRef, UpdatesAttested
+from fl_node.records import Entry, UpdateObjected, UpdatePublished, UpdateRef, UpdatesAttested, rule_name
+from fl_node.times import utc
 
 _NOTHING = "00" * 32
 _LONGEST_NAME = 200
@@ -96,7 +97,7 @@ def log(arguments: argparse.Namespace) -> int:
             if arguments.json:
                 print(json.dumps(_entry_json(entry)))
             else:
-                print(f"{entry.index:>6}  {_utc(entry.time_s)}  {entry.kind:<16} {safe(_words(entry))}")
+                print(f"{entry.index:>6}  {utc(entry.time_s)}  {entry.kind:<16} {safe(_words(entry))}")
     return 0
 
 
@@ -107,7 +108,7 @@ def show(arguments: argparse.Namespace) -> int:
         told = {
             "update": str(update.ref),
             "entry": update.index,
-            "time": _utc(update.time_s),
+            "time": utc(update.time_s),
             "site": view.prefix.peer(update.ref.peer).site,
             "cid": str(cid_of_update(update.update)),
             "report_cid": str(Cid("raw", update.update.report)),
@@ -260,10 +261,6 @@ def _pairs(told: Mapping[str, Any]) -> None:
 
 def _print_json(told: object) -> None:
     print(json.dumps(told, indent=1))
-
-
-def _utc(time_s: int) -> str:
-    return dt.datetime.fromtimestamp(time_s, dt.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _age(prefix: Prefix) -> int:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib
 import json
 import os
 import signal
 import socket
 import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
@@ -51,8 +48,6 @@ def ui(arguments: argparse.Namespace) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, asked)
-    if not awaited([source.file for source in options.sources], arguments.wait, stop.wait):
-        return 0
     explorer = Explorer(options, arguments.host, arguments.port)
     gc.freeze()
     gc.enable()
@@ -85,21 +80,6 @@ def options_of(arguments: argparse.Namespace) -> Options:
         verify=not arguments.no_verify,
         monitor=arguments.monitor,
     )
-
-
-def awaited(files: Sequence[Path], seconds: float, wait: Callable[[float], bool]) -> bool:
-    """Wait until all federation files are there, at most so long; false where it was to end meanwhile."""
-    if seconds > 0:
-        # What following a chain needs is loaded meanwhile: it takes as long as everything else together.
-        importlib.import_module("web3")
-    missing = [file for file in files if not file.is_file()]
-    if seconds > 0 and missing:
-        print(f"waiting for {', '.join(safe(str(file)) for file in missing)}", file=sys.stderr, flush=True)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not all(map(Path.is_file, files)):
-        if wait(_LOOK_S):
-            return False
-    return True
 
 
 def own_names(host: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, Final
 from fl_node.merging.outcomes import ranges
 from fl_node.prefix import Retirement
 from fl_node.records import UpdateRef
+from fl_node.times import duration, utc
 
 
 class State(enum.StrEnum):
@@ -153,7 +153,7 @@ class Silence:
     @property
     def words(self) -> str:
         """The sentence, without the site's name."""
-        when = f"entry {self.last_index}, {_utc(self.last_time_s)}"
+        when = f"entry {self.last_index}, {utc(self.last_time_s)}"
         if self.last is None:
             since = f"has published nothing since it was admitted ({when})"
         else:
@@ -164,7 +164,7 @@ class Silence:
             missed += ", and not yet there in the open one" if self.awaited else ""
         else:
             missed = "not yet there in the open round"
-        gone = f"{self.entries:,} entries and {_duration(self.seconds)} before the end of the log"
+        gone = f"{self.entries:,} entries and {duration(self.seconds)} before the end of the log"
         tail = "; the others have given up waiting for it" if self.given_up else ""
         return f"{since}, {gone}: {missed}{tail}"
 
@@ -309,23 +309,3 @@ def _submission_json(one: Submission) -> dict[str, Any]:
 
 def _names(refs: Sequence[UpdateRef]) -> list[str]:
     return [str(ref) for ref in refs]
-
-
-def _utc(time_s: int) -> str:
-    """A block time as a date; as it is where there is no such date, since a log in a file may hold any number."""
-    try:
-        return dt.datetime.fromtimestamp(time_s, dt.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        return f"time {time_s}"
-
-
-def _duration(seconds: int) -> str:
-    """A length of time in its largest unit.
-
-    >>> _duration(59), _duration(7200), _duration(400_000)
-    ('59 s', '2 h', '4 days')
-    """
-    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds // unit:,} {name}"
-    return f"{seconds} s"

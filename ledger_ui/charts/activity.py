@@ -7,9 +7,10 @@ from typing import Final
 
 from markupsafe import Markup
 
+from fl_node.times import duration
 from ledger_ui.charts.bars import Bar, bars
 from ledger_ui.questions.activity import Activity, Stretch
-from ledger_ui.text import duration, utc
+from ledger_ui.text import utc
 
 #: Kinds from the bottom up, with the class of their colour.
 KINDS: Final = (

@@ -71,16 +71,6 @@ def grid(name: str, title: str, rows: Sequence[str], columns: Sequence[str], cel
     return Markup("".join(parts))  # noqa: S704  strangers' text is escaped above
 
 
-def share_words(share_ppm: int) -> str:
-    """A share in few characters.
-
-    >>> share_words(166_667), share_words(400), share_words(0)
-    ('17', '<1', '0')
-    """
-    whole = round(share_ppm * 100 / PPM)
-    return "<1" if share_ppm and not whole else str(whole)
-
-
 def _rounded(share_ppm: int | None) -> int:
     """A share as its symbol has it: -2 left out, -1 nothing of it, 0 below one percent, 1 to 100."""
     if share_ppm is None:

@@ -6,7 +6,6 @@ import sqlite3
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from fl_node.audit.gateways import GatewayBlobs
@@ -19,14 +18,6 @@ MOST: Final = 256
 #: After so long it is looked anew which of them can be reached.
 _FRESH_S: Final = 60.0
 _FILE_S: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """How many gateways answer, of how many that active peers announced."""
-
-    answering: int
-    announced: int
 
 
 class Gateways:

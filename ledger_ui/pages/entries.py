@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fl_node.records import UnknownEntry, UpdateObjected, UpdatePublished
 from ledger_ui.contexts import Context, Digest, Hex, Link, Paging, Ref
-from ledger_ui.lists import ListQuery, Select, Sorting, asked_of, chips, sortings
+from ledger_ui.lists import ListQuery, Select, Sorting, asked_of, chips, paging, sortings
 from ledger_ui.questions.commands import Command, commands_of
 from ledger_ui.questions.facts import KINDS, Fact, facts_of, summary_of
 from ledger_ui.questions.logged import COLUMNS, RawEntry, entry_at, entry_of, raw_of
@@ -149,12 +149,7 @@ def entries(here: Here, query: EntriesQuery) -> EntriesPage:
     newest = query.after is None and query.order == "desc" and query.block is None and query.tx is None
     return EntriesPage(
         rows=[_row(row) for row in rows],
-        paging=Paging(
-            total=_total(here, query, select),
-            limit=query.limit,
-            first_url=here.urls.entries(**{**told, "after": None}) if query.after else None,
-            next_url=here.urls.entries(**{**told, "after": after}) if after else None,
-        ),
+        paging=paging(query, after, _total(here, query, select), here.urls.entries),
         filters=chips(words, query, here.urls.entries),
         sorts=sortings(["index"], "index", query, here.urls.entries),
         kinds=_kinds(here),

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from ledger_ui.contexts import Context, Link, Paging, Ref
-from ledger_ui.lists import ListQuery, Order, Select, Sorting, asked_of, chips, sortings
+from ledger_ui.lists import ListQuery, Order, Select, Sorting, chips, paging, sortings
 from ledger_ui.questions.exchange import Exchange, exchange
 from ledger_ui.questions.given import Given, given
 from ledger_ui.questions.members import LATEST, STANDING, Member, Whose, member, roles_of
@@ -110,19 +110,13 @@ def peers(here: Here, query: PeersQuery) -> PeersPage:
     """One page of the list of peers."""
     select = _select(query)
     rows, after = select.page(here.db, _COLUMNS[query.sort], query.order, query.after, query.limit)
-    told = asked_of(query)
     words = {"standing": str(query.standing)} if query.standing else {}
     if query.site is not None:
         name = here.db.execute("SELECT name FROM sites WHERE site = ?", (query.site,)).fetchone()
         words["site"] = f"site {name[0]}" if name and name[0] else f"site of peer {query.site}"
     return PeersPage(
         rows=[_row(row) for row in rows],
-        paging=Paging(
-            total=select.count(here.db),
-            limit=query.limit,
-            first_url=here.urls.peers(**{**told, "after": None}) if query.after else None,
-            next_url=here.urls.peers(**{**told, "after": after}) if after else None,
-        ),
+        paging=paging(query, after, select.count(here.db), here.urls.peers),
         filters=chips(words, query, here.urls.peers),
         sorts=sortings(list(_COLUMNS), query.sort, query, here.urls.peers),
     )

@@ -8,9 +8,9 @@ from typing import Final, Literal
 
 from pydantic import Field
 
+from fl_node.records import rule_name
 from ledger_ui.contexts import Context, Digest, Query, Ref
 from ledger_ui.pages.rounds import RoundRow, listed
-from ledger_ui.questions.facts import rule_name
 from ledger_ui.questions.merges import MOST_LINES, LeftOutReason, Matrix, is_nominal, left_out, matrix
 from ledger_ui.questions.ranges import worked
 from ledger_ui.questions.rounds import Told, neighbours, round_told

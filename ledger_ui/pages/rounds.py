@@ -10,7 +10,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from ledger_ui.contexts import Context, Link, Paging
-from ledger_ui.lists import ListQuery, Select, asked_of, chips
+from ledger_ui.lists import ListQuery, Select, chips, paging
 from ledger_ui.questions.ranges import RoundsQuery, Worked, worked
 from ledger_ui.questions.rounds import Told, states_of, times_of, told_of
 from ledger_ui.registry import Here, Listing, Page, add
@@ -69,16 +69,10 @@ def rounds(here: Here, query: RoundsListQuery) -> RoundsPage:
     """One page of the rounds."""
     select = _select(query)
     rows, after = select.page(here.db, "r.round", query.order, query.after, query.limit)
-    told, known = asked_of(query), worked(here.db)
-    paging = Paging(
-        total=select.count(here.db),
-        limit=query.limit,
-        first_url=here.urls.rounds(**{**told, "after": None}) if query.after else None,
-        next_url=here.urls.rounds(**{**told, "after": after}) if after else None,
-    )
+    known = worked(here.db)
     return RoundsPage(
         rows=rows_of(here, rows),
-        paging=paging,
+        paging=paging(query, after, select.count(here.db), here.urls.rounds),
         filters=chips(_filters(query), query, here.urls.rounds),
         mode=here.shown.spec.rounds.mode,
         caution=known.words(here.frame.size),

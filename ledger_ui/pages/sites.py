@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from ledger_ui.contexts import Context, Paging, Ref
-from ledger_ui.lists import ListQuery, Order, Select, Sorting, asked_of, sortings
+from ledger_ui.lists import ListQuery, Order, Select, Sorting, paging, sortings
 from ledger_ui.questions.exchange import Exchange, exchange
 from ledger_ui.questions.given import Given, given
 from ledger_ui.questions.inclusion import Inclusion, inclusion
@@ -103,15 +103,9 @@ def sites(here: Here, query: SitesQuery) -> SitesPage:
     """One page of the list of sites."""
     select = _select()
     rows, after = select.page(here.db, _COLUMNS[query.sort], query.order, query.after, query.limit)
-    told = asked_of(query)
     return SitesPage(
         rows=[_row(row) for row in rows],
-        paging=Paging(
-            total=select.count(here.db),
-            limit=query.limit,
-            first_url=here.urls.sites(**{**told, "after": None}) if query.after else None,
-            next_url=here.urls.sites(**{**told, "after": after}) if after else None,
-        ),
+        paging=paging(query, after, select.count(here.db), here.urls.sites),
         sorts=sortings(list(_COLUMNS), query.sort, query, here.urls.sites),
     )
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from fl_node.records import UpdateRef
 from ledger_ui.contexts import Context, Link, Paging, Ref
-from ledger_ui.lists import ListQuery, Select, Sorting, asked_of, chips, sortings
+from ledger_ui.lists import ListQuery, Select, Sorting, asked_of, chips, paging, sortings
 from ledger_ui.questions.orphans import NONE, Orphans, orphans
 from ledger_ui.registry import Here, Listing, Page, add
 from ledger_ui.text import utc
@@ -211,16 +211,9 @@ def updates(here: Here, query: UpdatesQuery) -> UpdatesPage:
     select = _select(here, query)
     rows, after = select.page(here.db, _COLUMNS[query.sort], query.order, query.after, query.limit)
     words = _words(here, query)
-    told = asked_of(query)
-    paging = Paging(
-        total=select.count(here.db),
-        limit=query.limit,
-        first_url=here.urls.updates(**{**told, "after": None}) if query.after else None,
-        next_url=here.urls.updates(**{**told, "after": after}) if after else None,
-    )
     return UpdatesPage(
         rows=[row_of(row) for row in rows],
-        paging=paging,
+        paging=paging(query, after, select.count(here.db), here.urls.updates),
         filters=chips(words, query, here.urls.updates),
         sorts=sortings(list(_COLUMNS), query.sort, query, here.urls.updates),
         orphans=_orphans(here, query, set(words) - {"peer", "round"}),

@@ -22,12 +22,12 @@ from fl_node.records import (
     PeerRetired,
     Reason,
     Role,
-    Rule,
     UnknownEntry,
     UpdateObjected,
     UpdatePublished,
     UpdateRef,
     UpdatesAttested,
+    rule_name,
 )
 from ledger_ui.contexts import Context
 from ledger_ui.text import percent, short, utc
@@ -63,11 +63,6 @@ class Fact(Context):
     meaning: str
     url: str | None = Field(None, description="the page of what it names")
     copied: bool = Field(False, description="a hash or address, worth copying")
-
-
-def rule_name(number: int) -> str:
-    """The aggregation rule of an update as the spec calls it; its number where this version knows no name."""
-    return Rule(number).name.lower().replace("_", "-") if number in set(Rule) else f"rule {number}"
 
 
 def flag_names(flags: int) -> list[str]:

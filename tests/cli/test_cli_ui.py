@@ -249,22 +249,3 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
-
-
-def test_it_can_wait_for_the_federation_file(start: Start, tmp_path: Path) -> None:
-    later = tmp_path / "later" / "federation.toml"
-    ui = start("--federation", later, "--port", 0, "--wait", 60, "--json")
-    assert ui.process.stderr is not None and str(later) in ui.process.stderr.readline()
-    federation(later.parent, "late", "33")
-    assert ui.announced()["federations"][0]["name"] == "late"
-    assert ui.ends()[0] == 0
-
-
-def test_waiting_ends_when_it_is_told_to(start: Start, tmp_path: Path) -> None:
-    ui = start("--federation", tmp_path / "never.toml", "--port", 0, "--wait", 60)
-    assert ui.process.stderr is not None and ui.process.stderr.readline().startswith("waiting for ")
-    code, _, seconds = ui.ends()
-    assert code == 0 and seconds < 3.0
-    ui = start("--federation", tmp_path / "never.toml", "--port", 0, "--wait", 0.1)
-    _, err = ui.process.communicate(timeout=20)
-    assert ui.process.returncode == 3 and "cannot read the federation file" in err

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from logs import Log, content, spec
 
-from fl_node.cli.choices import in_words, rule_name
+from fl_node.cli.choices import in_words
 from fl_node.completeness.choices import candidates_of
-from fl_node.records import Parent, Reason, UpdateRef
+from fl_node.records import Parent, Reason, UpdateRef, rule_name
 
 
 def parent(ref: UpdateRef, share_ppm: int) -> Parent:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from ui_logs import SPEC, Explored, Scribe, explored
 
 from fl_node.spec import parse_federation
-from ledger_ui.recent import Recent
+from ledger_ui.recent import Given, Recent
 
 
 @pytest.fixture
@@ -63,12 +65,12 @@ def test_what_is_old_is_made_again(one: Explored, made: list[str]) -> None:
 def test_no_more_is_kept_than_fits() -> None:
     few = Recent(most_bytes=100)
     for number in range(9):
-        few.keep(str(number), bytes(30), "text/html")
+        few.keep(str(number), Given(bytes(30), "text/html"))
     assert [number for number in range(9) if few.get(str(number))] == [6, 7, 8]
-    few.keep("large", bytes(101), "text/html")
+    few.keep("large", Given(bytes(101), "text/html"))
     assert few.get("large") is None and few.get("8") is None
-    few.keep("8", bytes(60), "text/html")
-    few.keep("8", bytes(80), "text/html")
+    few.keep("8", Given(bytes(60), "text/html"))
+    few.keep("8", Given(bytes(80), "text/html"))
     found = few.get("8")
     assert found is not None and len(found.body) == 80 and few._bytes == 80
 
@@ -78,3 +80,19 @@ def test_errors_are_not_kept(one: Explored, told: Scribe) -> None:
     told.publish(1, 2, 2)
     one.look()
     assert one.get("/entries/3").status_code == 200
+
+
+def test_those_who_ask_at_once_have_it_made_once(one: Explored, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ledger_ui import respond
+
+    made, render = [], respond.render_template
+
+    def slow(name: str, **told: object) -> str:
+        made.append(name)
+        time.sleep(0.2)
+        return render(name, **told)
+
+    monkeypatch.setattr(respond, "render_template", slow)
+    with ThreadPoolExecutor(6) as pool:
+        bodies = list(pool.map(lambda _: one.app.test_client().get(f"/{one.slug}/updates").data, range(6)))
+    assert made == ["updates.html"] and len(set(bodies)) == 1

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fl_node.times import duration
 from ledger_ui.respond import as_json, csv_cell
 from ledger_ui.strange import json_of
-from ledger_ui.text import LONGEST, bytes_words, duration, iso, percent, short, storable, utc, visible, whole
+from ledger_ui.text import LONGEST, bytes_words, iso, percent, short, storable, utc, visible, whole
 from ledger_ui.urls import as_format, asked, dashed, undashed
 
 FORMULAS = "=+-@＝＋－＠"

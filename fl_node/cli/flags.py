@@ -1,0 +1,32 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+
+from fl_node.config import NodeConfig
+
+Command = Callable[[str, str], argparse.ArgumentParser]
+
+
+def settings(parser: argparse.ArgumentParser, *keys: str) -> None:
+    """Flags for node settings. They default to None, so that environment and node.toml count when not given."""
+    for key in keys:
+        field = NodeConfig.model_fields[key]
+        flag = "--" + key.replace("_", "-")
+        help_text = f"{field.description} (default: {field.default!r})".replace("%", "%%")
+        if field.annotation is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help_text)
+        else:
+            kind: Callable[[str], object] = {int: int, float: float}.get(field.annotation, str)  # type: ignore[arg-type]
+            parser.add_argument(flag, type=kind, default=None, metavar=key.upper(), help=help_text)
+
+
+def entry(text: str) -> int:
+    """The number of an entry."""
+    if not re.fullmatch("[0-9]{1,18}", text):
+        shown = text if len(text) <= 20 else f"{text[:20]}... of {len(text)} characters"
+        raise argparse.ArgumentTypeError(f"got {shown}; expected the number of an entry, from 0")
+    return int(text)
