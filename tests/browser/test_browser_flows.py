@@ -11,6 +11,7 @@ from pathlib import Path
 import driving
 import pytest
 import ui_logs
+import ui_scribe
 from driving import Open, Served, addresses
 from playwright.sync_api import Browser, Page, expect
 
@@ -219,10 +220,10 @@ def test_by_keys_alone(open_page: Open, explorer: Served) -> None:
 
 def strange(kind: str, folder: Path) -> ui_logs.Explored:
     if kind == "hostile":
-        return ui_logs.explored(folder, ui_logs.hostile(), listeners=24)
+        return ui_logs.explored(folder, ui_scribe.hostile(), listeners=24)
     if kind == "empty":
         return ui_logs.over(ui_logs.founded([]), folder, listeners=24)
-    return ui_logs.explored(folder, ui_logs.Scribe(b"\0" * 32), look=False, listeners=24)
+    return ui_logs.explored(folder, ui_scribe.Scribe(b"\0" * 32), look=False, listeners=24)
 
 
 @pytest.mark.parametrize("kind", ["hostile", "empty", "unseen"])

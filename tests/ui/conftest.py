@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import ui_demo
 import ui_logs
+import ui_scribe
 from ui_logs import Explored
 
 
@@ -50,14 +51,14 @@ def lonely(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explored]:
 
 @pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explored]:
-    """A contract that refuses nothing, and members that make use of it; see :func:`ui_logs.hostile`."""
-    yield from ui_logs.closing(ui_logs.explored(tmp_path_factory.mktemp("hostile"), ui_logs.hostile()))
+    """A contract that refuses nothing, and members that make use of it; see :func:`ui_scribe.hostile`."""
+    yield from ui_logs.closing(ui_logs.explored(tmp_path_factory.mktemp("hostile"), ui_scribe.hostile()))
 
 
 @pytest.fixture(scope="session")
 def unseen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explored]:
     """A federation whose chain has never answered: there is no log at all."""
-    told = ui_logs.Scribe(b"\0" * 32)
+    told = ui_scribe.Scribe(b"\0" * 32)
     yield from ui_logs.closing(ui_logs.explored(tmp_path_factory.mktemp("unseen"), told, look=False))
 
 

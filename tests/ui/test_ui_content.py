@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from ui_demo import Left
-from ui_logs import Scribe, digest, explored
+from ui_logs import digest, explored
+from ui_scribe import Scribe
 
 from fl_node.content import car
 from fl_node.content.cid import Cid

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ui_logs import SPEC, Explored, Scribe, explored
-from ui_logs import hostile as hostile_log
+from ui_logs import SPEC, Explored, explored
+from ui_scribe import Scribe
+from ui_scribe import hostile as hostile_log
 
 from fl_node.ledger import tree
 from fl_node.ledger.memory import memory_account

@@ -5,7 +5,8 @@ from pathlib import Path
 from statistics import median_low
 
 import pytest
-from ui_logs import BEGAN_S, SPEC, Explored, Scribe, closing, digest, explored, founded, over, write_federation
+from ui_logs import BEGAN_S, SPEC, Explored, closing, digest, explored, founded, over, write_federation
+from ui_scribe import Scribe
 
 from fl_node.ledger.log_store import LogStore
 from fl_node.presets import PRESETS

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ui_logs import SOON_S, SPEC, Explored, Scribe, explored, until
+from ui_logs import SOON_S, SPEC, Explored, explored, until
+from ui_scribe import Scribe
 from wild_logs import fresh, tables
 
 from fl_node.errors import ChainUnavailable, LedgerError, WrongLedger

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from ui_demo import Left
-from ui_logs import Explored, Scribe, closing, digest, explored
+from ui_logs import Explored, closing, digest, explored
+from ui_scribe import Scribe
 
 from fl_node import keys
 from fl_node.content.gateway import Gateway

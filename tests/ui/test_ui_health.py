@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from ui_demo import Left
-from ui_logs import Explored, Scribe, closing, explored, over, played
+from ui_logs import Explored, closing, explored, over, played
 from ui_reports import Audits, finding, printed
+from ui_scribe import Scribe
 
 from fl_node.records import Flag, Role
 from fl_node.spec import parse_federation

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ui_logs import Explored, Scribe, explored
+from ui_logs import Explored, explored
+from ui_scribe import Scribe
 from wild_logs import Folded, fresh, write
 
 from fl_node.ledger import codec

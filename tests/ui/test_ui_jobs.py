@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ui_logs import Explored, Scribe, closing, explored
+from ui_logs import Explored, closing, explored
 from ui_reports import Audits, finding, printed
+from ui_scribe import Scribe
 
 from fl_node.records import UpdateRef
 from fl_node.spec import parse_federation

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ui_logs import Explored, Scribe, closing, explored
+from ui_logs import Explored, closing, explored
+from ui_scribe import Scribe
 
 from fl_node.spec import parse_federation
 from ledger_ui import Options

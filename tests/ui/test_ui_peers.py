@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ui_logs import SPEC, Explored, Scribe, closing, digest, explored, founded, over
+from ui_logs import SPEC, Explored, closing, digest, explored, founded, over
+from ui_scribe import Scribe
 
 from fl_node.records import PPM, PeerRetired, Reason, UpdateRef
 from fl_node.spec import parse_federation

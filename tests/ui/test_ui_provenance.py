@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import ui_large
 import ui_logs
-from ui_logs import Explored, Scribe
+from ui_logs import Explored
+from ui_scribe import Scribe
 
 from fl_node.ledger.log_store import LogStore
 from fl_node.lineage import Lineage, Relatives, trace

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from ui_logs import SPEC, Explored, Scribe, explored
+from ui_logs import SPEC, Explored, explored
+from ui_scribe import Scribe
 
 from fl_node.spec import parse_federation
 from ledger_ui.recent import Given, Recent

@@ -19,7 +19,8 @@ sys.path.append(str(Path(__file__).parent.parent / "lineage"))
 from federations import Played
 from logs import Log, spec
 from random_logs import SELECTIONS, orderly_log, random_log, random_spec
-from ui_logs import Scribe, digest
+from ui_logs import digest
+from ui_scribe import Scribe
 
 from fl_node.completeness import completeness
 from fl_node.completeness.choices import candidates_of

@@ -20,7 +20,8 @@ sys.path.append(str(Path(__file__).parent.parent / "lineage"))
 import ui_logs
 from federations import Played
 from logs import Log
-from ui_logs import Explored, Scribe
+from ui_logs import Explored
+from ui_scribe import Scribe
 
 from fl_node.completeness import completeness
 from fl_node.ledger import codec

@@ -9,7 +9,8 @@ from urllib.parse import quote
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ui_logs import HOSTILE, SPEC, Explored, Scribe, explored, founded, over
+from ui_logs import HOSTILE, SPEC, Explored, explored, founded, over
+from ui_scribe import Scribe
 
 from fl_node.content.cid import Cid
 from fl_node.records import PPM

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 from ui_logs import HOSTILE, Explored, explored, founded, over, played
-from ui_logs import hostile as hostile_log
+from ui_scribe import hostile as hostile_log
 
 from fl_node.records import UpdateRef
 from ledger_ui.admission import MOST_QUERY

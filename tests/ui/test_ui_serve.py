@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from ui_demo import Left
-from ui_logs import Scribe, explored
+from ui_logs import explored
+from ui_scribe import Scribe
 
 from fl_node.errors import SpecError, UsageError
 from fl_node.spec import parse_federation

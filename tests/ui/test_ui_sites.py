@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from ui_logs import SPEC, Explored, Scribe, closing, explored
+from ui_logs import SPEC, Explored, closing, explored
+from ui_scribe import Scribe
 
 from fl_node.records import PPM, PeerRetired
 from fl_node.spec import parse_federation

@@ -16,7 +16,8 @@ import pytest
 sys.path.append(str(Path(__file__).parent.parent / "merging"))
 
 import ui_logs
-from ui_logs import Explored, Scribe
+from ui_logs import Explored
+from ui_scribe import Scribe
 
 from fl_node.ledger.index import LedgerIndex
 from fl_node.prefix import Prefix

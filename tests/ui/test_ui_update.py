@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from eth_account import Account
-from ui_logs import SPEC, Explored, Scribe, explored, founded, over, played
-from ui_logs import hostile as hostile_log
+from ui_logs import SPEC, Explored, explored, founded, over, played
+from ui_scribe import Scribe
+from ui_scribe import hostile as hostile_log
 
 from fl_node.content.cid import Cid
 from fl_node.content.names import cid_of_update

@@ -12,8 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from ui_logs import BEGAN_S, SPEC, Explored, Scribe, explored, founded, over
-from ui_logs import hostile as hostile_log
+from ui_logs import BEGAN_S, SPEC, Explored, explored, founded, over
+from ui_scribe import Scribe
+from ui_scribe import hostile as hostile_log
 
 from fl_node.records import PPM, UpdatePublished, UpdateRef
 from fl_node.spec import parse_federation

@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from ui_logs import Scribe
+from ui_scribe import Scribe
 
 from fl_node.ledger.index import LedgerIndex
 from fl_node.records import ZERO32, Flag, PeerAnnounced, Reason, UpdateRef
