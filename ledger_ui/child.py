@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fl_node import beside
+from ledger_ui import beside
 
 _LOOK_S: Final = 0.1
 _MOST_WORDS: Final = 2000

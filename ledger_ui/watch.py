@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final
 
-from fl_node import beside
+from ledger_ui import beside
 from ledger_ui.index.fold import bump
 from ledger_ui.index.store import Store
 

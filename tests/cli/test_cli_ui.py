@@ -228,7 +228,7 @@ def test_it_imports_no_torch() -> None:
 
 def test_the_child_of_a_process_that_is_killed_ends(file: Path) -> None:
     program = (
-        "import sys, subprocess; from pathlib import Path; from fl_node import beside\n"
+        "import sys, subprocess; from pathlib import Path; from ledger_ui import beside\n"
         f"made = beside.begin(['ui', '--federation', {str(file)!r}, '--port', '0', '--json'], folder=Path('/'),"
         " stdout=subprocess.PIPE)\n"
         "made.stdout.readline(); print(made.pid, flush=True); sys.stdin.read()"

@@ -95,5 +95,5 @@ def test_those_who_ask_at_once_have_it_made_once(one: Explored, monkeypatch: pyt
 
     monkeypatch.setattr(respond, "render_template", slow)
     with ThreadPoolExecutor(6) as pool:
-        bodies = list(pool.map(lambda _: one.app.test_client().get(f"/{one.slug}/updates").data, range(6)))
+        bodies = list(pool.map(lambda _: one.app.test_client().get(f"/{one.shown.slug}/updates").data, range(6)))
     assert made == ["updates.html"] and len(set(bodies)) == 1
