@@ -57,11 +57,11 @@ $(STAMPS)/venv:
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/install: $(STAMPS)/venv pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,kubo,simulate,ui]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,private,kubo,simulate,ui]'
 	@touch $@
 
 $(STAMPS)/test: $(STAMPS)/install
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,kubo,simulate,compile,ui,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,private,kubo,simulate,compile,ui,test]'
 	@touch $@
 
 $(STAMPS)/old-numpy: $(STAMPS)/venv Makefile

@@ -148,6 +148,18 @@ class MalformedWeights(FlNodeError):
     exit_code = 24
 
 
+class Unreadable(FlNodeError):
+    """Encrypted bytes that none of the keys at hand opens. Whether anybody else's would, nobody can tell."""
+
+    exit_code = 27
+
+
+class KeyringError(FlNodeError):
+    """The private keys that updates are encrypted to, or the vault, cannot be read or written."""
+
+    exit_code = 28
+
+
 class TrainingFailed(FlNodeError):
     """Local training did not produce a usable model (diverged to NaN, the user's loop raised)."""
 
@@ -156,6 +168,12 @@ class TrainingFailed(FlNodeError):
 
 class TrainingDiverged(TrainingFailed):
     """Training ended in weights that nobody can use: from another start it may not."""
+
+
+class BudgetSpent(FlNodeError):
+    """Another round of training would spend more privacy than the spec allows, or the account of it is damaged."""
+
+    exit_code = 31
 
 
 class ChecksFailed(FlNodeError):

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 PPM: Final = 1_000_000
+#: Bit of ``Update.encoding``: the bytes are one zstd frame.
+ZSTD: Final = 0x80
 ZERO32: Final = bytes(32)
 
 
@@ -32,9 +34,13 @@ class Flag(enum.IntFlag):
 
 
 class Encoding(enum.IntEnum):
-    """How the published bytes carry the weights."""
+    """How the published bytes carry the weights: the low seven bits of ``Update.encoding``. See
+    docs/replay-rules.md, section 13."""
 
     SAFETENSORS = 0
+    F16 = 1
+    INT8_DELTA = 2
+    TOP_K_DELTA = 3
 
 
 class Reason(enum.IntEnum):
@@ -86,6 +92,15 @@ class UpdateRef:
         """What ``3#12`` names; ``None`` if the text reads otherwise or its numbers are beyond any ledger."""
         found = re.fullmatch(r"([0-9]{1,18})#([0-9]{1,18})", text)
         return cls(int(found[1]), int(found[2])) if found else None
+
+    @classmethod
+    def unpack(cls, number: int) -> UpdateRef | None:
+        """What ``Update.refers_to`` names: ``peer << 32 | sequence``; ``None`` for 0."""
+        return cls(number >> 32, number & 0xFFFFFFFF) if number else None
+
+    def packed(self) -> int:
+        """As ``Update.refers_to`` has it."""
+        return self.peer << 32 | self.sequence
 
     def __str__(self) -> str:
         return f"{self.peer}#{self.sequence}"

@@ -22,9 +22,11 @@ from fl_node.tables import (
     AttestationSpec,
     ContentSpec,
     Count,
+    EncodingSpec,
     MergingSpec,
     ModelSpec,
     PredecessorSpec,
+    PrivacySpec,
     RoundsSpec,
     Table,
     TaskSpec,
@@ -56,6 +58,8 @@ class Spec(Table):
     attestation: AttestationSpec = Field(default_factory=AttestationSpec)
     rounds: RoundsSpec = Field(default_factory=RoundsSpec)
     content: ContentSpec = Field(default_factory=ContentSpec)
+    encoding: EncodingSpec = Field(default_factory=EncodingSpec)
+    privacy: PrivacySpec = Field(default_factory=PrivacySpec)
     predecessor: PredecessorSpec | None = None
 
 

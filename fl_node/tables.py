@@ -207,6 +207,60 @@ class ContentSpec(Table):
     )
 
 
+class EncodingSpec(Table):
+    """How published weights are written, so that they take fewer bytes."""
+
+    kind: Literal["f32", "f16", "int8-delta", "top-k-delta"] = Field(
+        "f32", description="every value, half precision, or what changed since the own update before"
+    )
+    full: Literal["f32", "f16"] = Field("f32", description="deltas: how the full updates between them are written")
+    full_every: Annotated[int, Field(ge=1, le=1000)] = Field(
+        10, description="deltas: every k-th update is a full one, so that a reader needs at most k"
+    )
+    block: Annotated[int, Field(ge=8, le=65_536)] = Field(256, description="int8-delta: values that share one scale")
+    density: Annotated[float, Field(gt=0.0, le=0.5)] = Field(
+        0.05, description="top-k-delta: part of each tensor's values that is sent"
+    )
+    error_feedback: bool = Field(True, description="deltas: add what the last update could not carry to the next one")
+    compress: Literal["auto", "never"] = Field("auto", description="zstd, where it makes the bytes fewer")
+
+
+class PrivacySpec(Table):
+    """Who can read updates, and how much they may tell of the rows behind them."""
+
+    encrypt: bool = Field(
+        True, description="only members and auditors can read updates; false: everybody who can reach a peer or IPFS"
+    )
+    rotate_every: Count = Field(20, description="rounds after which a peer announces a fresh key; 0 never")
+    overlap_rounds: Positive = Field(2, description="rounds for which a peer keeps the key before that")
+    auditor_rounds: Positive = Field(1000, description="rounds for which auditors keep the keys before")
+    key_wait_s: Annotated[float, Field(ge=0.0, le=1e6)] = Field(
+        30.0, description="seconds that a peer's first update waits for members who have announced no key yet"
+    )
+    mechanism: Literal["none", "example", "update"] = Field(
+        "none", description="differential privacy: none; example: of each row (DP-SGD); update: of each whole update"
+    )
+    epsilon: Annotated[float, Field(gt=0.0, le=10_000.0)] = Field(
+        8.0, description="budget over the whole federation; a peer that has spent it trains no more"
+    )
+    delta: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        1e-5, description="probability left to chance; below one in a peer's number of rows"
+    )
+    clip_norm: Annotated[float, Field(gt=0.0, le=1e9)] = Field(
+        1.0, description="largest L2 norm of a row's gradient, or of an update's change"
+    )
+    noise_multiplier: Annotated[float, Field(ge=0.0, le=1e6)] = Field(
+        0.0, description="noise over clip_norm; 0: the least with which the planned rounds stay within epsilon"
+    )
+    secure_random: bool = Field(False, description="draw noise and batches from the operating system; slower")
+    scores: Literal["coarse", "withheld"] = Field(
+        "coarse", description="under a mechanism: scores are rounded, or told as zero; other metrics are withheld"
+    )
+    score_step_ppm: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        10_000, description="coarse: scores are rounded to a multiple of this"
+    )
+
+
 class PredecessorSpec(Table):
     """An earlier federation that this one continues."""
 
