@@ -297,6 +297,13 @@ class Prefix:
             raise LookupError(f"no peer {number} among the first {self.size} entries")
         return self._peer(member)
 
+    def announcements(self, number: int) -> Sequence[Fact]:
+        """All announcements of a member, in the order of the log; none of a stranger."""
+        member = self._facts.members.get(number)
+        if member is None:
+            return []
+        return member.announcements[: bisect_left(member.announcements, self.size, key=attrgetter("index"))]
+
     def peer_of(self, account: str) -> PeerFacts | None:
         """The member with this account, in any case of letters; ``None`` if there is none."""
         number = self._facts.numbers.get(account.lower())

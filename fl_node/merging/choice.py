@@ -13,6 +13,7 @@ from fl_node.merging.outcomes import OF_REASON, Alike, Considered, Failure, Outc
 from fl_node.merging.scores import attested_ppm, claimed_ppm
 from fl_node.merging.standing import Standing
 from fl_node.prefix import Prefix, UpdateEntry
+from fl_node.readers import sealed_for
 from fl_node.records import Reason, UpdateRef
 from fl_node.spec import Spec
 
@@ -119,11 +120,14 @@ class Choice:
         return self.trouble(entry, lasting=self._picks_few) or self.few_samples(entry) or self.unattested(entry)
 
     def trouble(self, entry: UpdateEntry, *, lasting: bool = False, others: bool = True) -> Considered | None:
-        """Withdrawn, stale or objected to. ``lasting``: own words bind for ever, ``unavailable`` too. Without
+        """Not sealed for this peer, withdrawn, stale or objected to. ``lasting``: own words bind for ever, ``unavailable`` too. Without
         ``others`` it is this peer's own objections only that count."""
         failure = self._failed.get(entry.ref)
         if failure is not None:
             return left(entry, OF_REASON[failure.reason], failure.message, "own objection")
+        if not sealed_for(self.view, entry, self.own_peer, self.spec.encoding.full_every):
+            words = f"sealed at log size {entry.update.sealed_at}, or refers to what was, without a key of this peer"
+            return left(entry, Outcome.NOT_SEALED, words, "sealed without a key of this peer")
         if entry.ref in self._objected_at_all:
             return (
                 self._withdrawn(entry)

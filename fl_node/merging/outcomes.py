@@ -24,6 +24,7 @@ class Outcome(enum.StrEnum):
     RETIRED = "retired"
     WITHDRAWN = "withdrawn"
     STALE = "stale"
+    NOT_SEALED = "not-sealed"
     OBJECTED = "objected"
     UNAVAILABLE = "unavailable"
     MALFORMED = "malformed"
