@@ -9,6 +9,7 @@ from fl_node.audit.verdicts import Result
 from fl_node.errors import LedgerError
 from fl_node.ledger.log_store import LogStore
 from ledger_ui.index.fold import bump
+from ledger_ui.index.told import tell_kept
 
 _SEVERITY: Final = {result.value: rank for rank, result in enumerate(Result)}
 
@@ -24,6 +25,7 @@ def hold(log: LogStore, db: sqlite3.Connection) -> bool:
         for table, column, digest in (("reports", "report", "digest"), ("holders", "content", "content")):
             same = f"SELECT 1 FROM updates u WHERE u.idx = {table}.idx AND u.{column} = {table}.{digest}"  # noqa: S608
             db.execute(f"DELETE FROM {table} WHERE NOT EXISTS ({same})")  # noqa: S608
+        tell_kept(db)
         for audit, size, root in db.execute(
             "SELECT DISTINCT v.audit, a.size, a.root FROM verdicts v LEFT JOIN audits a ON a.id = v.audit"
         ).fetchall():

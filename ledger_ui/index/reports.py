@@ -17,6 +17,7 @@ from fl_node.errors import ContentError, ContentMismatch, ContentTooLarge
 from fl_node.records import ZERO32, UpdateRef
 from ledger_ui.index.newest import Newest
 from ledger_ui.index.store import Store
+from ledger_ui.index.told import tell
 from ledger_ui.strange import json_of
 
 MOST_BYTES: Final = 256 << 10
@@ -93,6 +94,8 @@ class Reports:
                 db.execute("DELETE FROM reports WHERE idx = ?", (one.wanted.idx,))
                 row = (one.wanted.idx, one.status, one.body, now, one.detail[:1000], one.wanted.digest, tries, due)
                 db.execute("INSERT INTO reports VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+                if one.status == "ok" and one.body is not None:
+                    tell(db, one.wanted.idx, one.body)
             self._make_room(db)
 
     def _make_room(self, db: sqlite3.Connection) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 #: Another number where a table means something else: the derived tables are then made again from the log.
-VERSION: Final = 1
+VERSION: Final = 2
 
 #: What follows from the log. Numbers named ``idx``, ``child``, ``parent``, ``update_idx`` are entry indices. A site is
 #: known by the number of its first peer.
@@ -49,6 +49,16 @@ CREATE INDEX IF NOT EXISTS updates_content ON updates (content);
 CREATE INDEX IF NOT EXISTS updates_weights ON updates (weights);
 CREATE INDEX IF NOT EXISTS updates_base ON updates (base);
 CREATE INDEX IF NOT EXISTS updates_report ON updates (report);
+CREATE INDEX IF NOT EXISTS updates_clear ON updates (peer) WHERE flags & 2 = 0;
+CREATE TABLE IF NOT EXISTS encodings (         -- how many updates are written how; encrypted: 0 or 1
+    encoding INTEGER, encrypted INTEGER, updates INTEGER NOT NULL, PRIMARY KEY (encoding, encrypted)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS updates_encoded AFTER INSERT ON updates BEGIN
+    INSERT INTO encodings VALUES (NEW.encoding, NEW.flags >> 1 & 1, 1)
+    ON CONFLICT (encoding, encrypted) DO UPDATE SET updates = updates + 1; END;
+CREATE TRIGGER IF NOT EXISTS updates_unencoded AFTER DELETE ON updates BEGIN
+    UPDATE encodings SET updates = updates - 1 WHERE encoding = OLD.encoding AND encrypted = OLD.flags >> 1 & 1;
+    DELETE FROM encodings WHERE updates = 0; END;
+CREATE INDEX IF NOT EXISTS announcements_key ON announcements (recipient_key, idx, peer);
 CREATE TABLE IF NOT EXISTS parents (
     child INTEGER, position INTEGER, parent INTEGER, peer INTEGER, sequence INTEGER, share_ppm INTEGER,
     PRIMARY KEY (child, position)) WITHOUT ROWID;
@@ -112,7 +122,7 @@ CREATE INDEX IF NOT EXISTS verdicts_result ON verdicts (result, check_name, alik
 
 #: What lists of updates are filtered and sorted by. Each index below has all of it, behind what it begins with, so that
 #: any filter with any order reads one index and no row but those of the page.
-_LISTED: Final = ("peer", "site", "round", "state", "score_ppm", "attested_ppm", "time_s", "verdict", "final")
+_LISTED: Final = ("peer", "site", "round", "state", "score_ppm", "attested_ppm", "time_s", "verdict", "final", "flags")
 _LISTS: Final = {
     "index": ("idx",),
     "peer": ("peer", "idx"),
@@ -167,6 +177,20 @@ TOTALS: Final = (
     + _summed("reports", "body", "reports", "length")
 )
 
+#: Figures out of reports that are kept: see :mod:`ledger_ui.index.told`. Both sizes, or neither, for ratios.
+_TOLD: Final = """
+CREATE TABLE IF NOT EXISTS told (
+    idx INTEGER PRIMARY KEY, peer INTEGER, round INTEGER, size_bytes INTEGER, update_bytes INTEGER, plain_bytes INTEGER,
+    mechanism TEXT, epsilon REAL, delta REAL, budget REAL, sent_bytes INTEGER, received_bytes INTEGER);
+CREATE INDEX IF NOT EXISTS told_peer ON told (peer, idx, update_bytes, plain_bytes, epsilon, sent_bytes);
+CREATE INDEX IF NOT EXISTS told_round ON told (round, update_bytes, plain_bytes);
+CREATE TRIGGER IF NOT EXISTS reports_untold AFTER DELETE ON reports BEGIN
+    DELETE FROM told WHERE idx = OLD.idx; END;
+"""
+TOLD: Final = (
+    _TOLD + _summed("told", "update_bytes", "told_update_bytes") + _summed("told", "plain_bytes", "told_plain_bytes")
+)
+
 #: More ways into the log's own entries: by kind and by peer in the order of the log, and by the start of a leaf.
 FOUND: Final = """
 CREATE INDEX IF NOT EXISTS entries_peer ON entries (peer, idx, kind);
@@ -175,8 +199,11 @@ CREATE INDEX IF NOT EXISTS entries_leaf ON entries (substr(leaf, 1, 6));
 CREATE INDEX IF NOT EXISTS updates_seen_root ON updates (seen_root);
 """
 
-SCHEMA: Final = FOLDED + LISTS + FOUND + REPLAYED + HARVESTED + TOTALS
-FOLDED_TABLES: Final = ("kinds", "sites", "peers", "announcements", "updates", "parents", "attestations", "objections")
+SCHEMA: Final = FOLDED + LISTS + FOUND + REPLAYED + HARVESTED + TOTALS + TOLD
+#: In this order they are emptied: rows of ``updates`` that go are counted down in ``encodings``.
+FOLDED_TABLES: Final = (
+    *("kinds", "sites", "peers", "announcements", "updates", "encodings", "parents", "attestations", "objections"),
+)
 #: What was fetched for an entry, and goes with it.
 FETCHED_BY_ENTRY: Final = ("reports", "holders", "verdicts")
 REPLAYED_TABLES: Final = ("choices", "left_out", "rounds", "absences")
