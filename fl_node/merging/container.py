@@ -142,6 +142,11 @@ def schema_of(tensors: Tensors, profile: Profile = MODEL) -> dict[str, TensorSpe
     return {name: TensorSpec(_code(name, array, profile), tuple(array.shape)) for name, array in tensors.items()}
 
 
+def dtype_of(spec: TensorSpec) -> np.dtype[Any]:
+    """As numpy has it, little-endian."""
+    return _DTYPES[spec.dtype]
+
+
 def write(tensors: Tensors, metadata: str, profile: Profile = MODEL) -> list[Buffer]:
     """The canonical file as a list of buffers to be written one after the other.
 
@@ -152,26 +157,30 @@ def write(tensors: Tensors, metadata: str, profile: Profile = MODEL) -> list[Buf
         MalformedWeights: an unpublishable dtype or name, or a value that is not finite.
     """
     schema = schema_of(tensors, profile)
+    arrays = (canonical(name, tensors[name], schema[name]) for name in _order(schema))
+    data = [bytes_of(array) for array in arrays if array.nbytes]
+    return [header_of(schema, metadata, profile), *data]
+
+
+def header_of(schema: Schema, metadata: str, profile: Profile = MODEL) -> bytes:
+    """What stands before the data in the canonical file of such tensors, its length included.
+
+    Raises:
+        MalformedWeights: a name that cannot be, or more names than a header holds.
+    """
     header: dict[str, Any] = {"__metadata__": {METADATA_KEY: metadata}} if metadata else {}
-    buffers: list[Buffer] = []
     offset = 0
-    for name in sorted(tensors, key=lambda name: (_RANK[schema[name].dtype], name)):
+    for name in _order(schema):
         check_name(name, profile)
         spec = schema[name]
-        array = canonical(name, tensors[name], spec)
-        header[name] = {
-            "dtype": spec.dtype,
-            "shape": list(spec.shape),
-            "data_offsets": [offset, offset + array.nbytes],
-        }
-        offset += array.nbytes
-        if array.nbytes:
-            buffers.append(bytes_of(array))
+        end = offset + spec.nbytes
+        header[name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [offset, end]}
+        offset = end
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > HEADER_LIMIT:
         raise MalformedWeights(f"the weights need a header of {len(text)} bytes, expected at most {HEADER_LIMIT}")
-    return [len(text).to_bytes(8, "little") + text, *buffers]
+    return len(text).to_bytes(8, "little") + text
 
 
 def parse(data: Buffer, profile: Profile = MODEL) -> Parsed:
@@ -259,6 +268,10 @@ def _blocks(flat: Array) -> Iterator[Array]:
 def bytes_of(array: Array) -> memoryview:
     """The elements of a contiguous array as bytes, not copied."""
     return array.reshape(-1).view(np.uint8).data.toreadonly()
+
+
+def _order(schema: Schema) -> list[str]:
+    return sorted(schema, key=lambda name: (_RANK[schema[name].dtype], name))
 
 
 # ---- header ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,89 @@
+"""Encodings by name and by the number that the ledger holds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fl_node.errors import MalformedWeights
+from fl_node.merging import container
+from fl_node.merging.container import MODEL, Profile, Schema
+from fl_node.records import ZSTD, Encoding
+from fl_node.tables import EncodingSpec
+
+#: Of a payload's keys: the tensor's name, then what of it this is.
+CODES: Final = ":q"
+SCALES: Final = ":s"
+GAPS: Final = ":i"
+BITMAP: Final = ":b"
+SUFFIXES: Final = (CODES, SCALES, GAPS, BITMAP)
+
+#: What a payload file may hold: a model's dtypes and half precision; a tensor's name with a suffix.
+PAYLOAD: Final = Profile(MODEL.dtypes | {"F16"}, MODEL.longest_name + len(CODES))
+
+_NAMES: Final = {
+    Encoding.SAFETENSORS: "f32",
+    Encoding.F16: "f16",
+    Encoding.INT8_DELTA: "int8-delta",
+    Encoding.TOP_K_DELTA: "top-k-delta",
+}
+_KINDS: Final = {name: kind for kind, name in _NAMES.items()}
+_DELTAS: Final = frozenset({Encoding.INT8_DELTA, Encoding.TOP_K_DELTA})
+
+
+def kind_of(encoding: int) -> Encoding:
+    """The kind that the low seven bits of ``Update.encoding`` name.
+
+    Raises:
+        MalformedWeights: no kind of this version.
+    """
+    number = encoding & ~ZSTD
+    if number not in _NAMES:
+        raise MalformedWeights(
+            f"the update has encoding {encoding}, expected one of {', '.join(str(int(kind)) for kind in _NAMES)}, or "
+            f"that with {ZSTD} added for zstd; a newer version of fl-node may be able to read it"
+        )
+    return Encoding(number)
+
+
+def name_of(encoding: int) -> str:
+    """``f16``, ``int8-delta+zstd``; of a kind that is not known ``unknown (9)``."""
+    name = _NAMES.get(Encoding(encoding & ~ZSTD)) if encoding & ~ZSTD in _NAMES else None
+    return f"unknown ({encoding})" if name is None else name + "+zstd" * bool(encoding & ZSTD)
+
+
+def is_delta(encoding: int) -> bool:
+    """Whether such an update holds changes of an earlier one. ``False`` for a kind that is not known."""
+    return encoding & ~ZSTD in _DELTAS
+
+
+def kind_for(spec: EncodingSpec, *, delta: bool) -> Encoding:
+    """What an update is written as: the spec's kind, or, of a delta kind that may not be one, ``spec.full``."""
+    kind = _KINDS[spec.kind]
+    return kind if delta or kind not in _DELTAS else _KINDS[spec.full]
+
+
+def check_names(kind: Encoding, schema: Schema) -> None:
+    """Refuse models that have a name which the parts of another tensor could have.
+
+    Raises:
+        MalformedWeights: a tensor's name ends in a suffix of this room.
+    """
+    if kind in _DELTAS:
+        for name in schema:
+            if name.endswith(SUFFIXES):
+                raise MalformedWeights(
+                    f"the model's tensor {name!r} ends in {name[-2:]!r}, which the encoding {_NAMES[kind]!r} needs for "
+                    f"the parts of tensors; expected names without {', '.join(SUFFIXES)} at the end: rename it, or "
+                    "use encoding.kind f32 or f16"
+                )
+
+
+def most_bytes(schema: Schema) -> int:
+    """The largest payload in bytes that any encoding of this schema may have, before zstd and after; readers refuse
+    more.
+
+    A part never takes more than a float32 or float64 of each value would: what does is written as it is. The rest is
+    room for the header, whatever writer made it.
+    """
+    names = sum(3 * (6 * len(name.encode()) + 24 * max(1, len(spec.shape)) + 160) for name, spec in schema.items())
+    return min(8 + container.HEADER_LIMIT, 384 + names) + sum(spec.nbytes + 64 for spec in schema.values())

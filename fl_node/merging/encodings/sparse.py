@@ -1,0 +1,97 @@
+"""Which values of a tensor are sent: the largest changes, their places as gaps or as a bitmap."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+
+from fl_node.errors import MalformedWeights
+from fl_node.merging.container import Array
+from fl_node.merging.encodings.kinds import BITMAP, GAPS
+
+_WORDS: Final = (np.dtype("u1"), np.dtype("<u2"), np.dtype("<u4"))
+
+
+def largest(change: Array, density: float) -> Array:
+    """Ascending places of the ``ceil(density * n)`` largest magnitudes that are not zero; of equal ones the first.
+
+    Args:
+        change: float64 of shape ``[n]``, finite.
+    """
+    sizes = np.abs(change)
+    k = min(change.size, max(1, math.ceil(density * change.size)))
+    least = np.partition(sizes, change.size - k)[change.size - k]
+    if not least > 0:
+        return np.flatnonzero(sizes)
+    above = np.flatnonzero(sizes > least)
+    ties = np.flatnonzero(sizes == least)[: k - above.size]
+    return np.sort(np.concatenate([above, ties]))
+
+
+def written(places: Array, count: int) -> tuple[str, Array]:
+    """Places in the form of the fewest bytes: the suffix of its key, and the array.
+
+    Gaps: how many values are passed over before each one that is sent, as words of 1, 2 or 4 bytes. The largest word
+    passes over as many values as it says, and sends none. Bitmap: bit ``i % 8`` of byte ``i // 8`` is set where value
+    ``i`` is sent. Of equal sizes the first of U8, U16, U32, bitmap.
+
+    Args:
+        places: ascending, at least one, each below ``count``.
+    """
+    gaps = np.diff(places, prepend=-1) - 1
+    sizes = [(places.size + int((gaps // np.iinfo(word).max).sum())) * word.itemsize for word in _WORDS]
+    sizes.append(-(-count // 8))
+    best = sizes.index(min(sizes))
+    if best == len(_WORDS):
+        bits = np.zeros(count, np.bool_)
+        bits[places] = True
+        return BITMAP, np.packbits(bits, bitorder="little")
+    word = _WORDS[best]
+    pass_over = np.iinfo(word).max
+    over = gaps // pass_over
+    words = np.full(places.size + int(over.sum()), pass_over, word)
+    words[np.cumsum(over + 1) - 1] = gaps % pass_over
+    return GAPS, words
+
+
+def read_gaps(name: str, words: Array, count: int) -> Array:
+    """Ascending places that a stranger's gaps name.
+
+    Raises:
+        MalformedWeights: no place, one beyond the tensor, or words behind the last one.
+    """
+    if words.ndim != 1 or words.dtype not in _WORDS:
+        raise MalformedWeights(
+            f"tensor {name!r} has gaps of dtype {words.dtype} and shape {list(words.shape)}, expected a list of U8, "
+            "U16 or U32"
+        )
+    # Each word passes over one value at least.
+    if not 1 <= words.size <= count:
+        raise MalformedWeights(f"tensor {name!r} has {words.size} gaps, expected 1 to {count}")
+    sent = words != np.iinfo(words.dtype).max
+    if not sent[-1]:
+        raise MalformedWeights(f"tensor {name!r} has a gap at the end with no value behind it")
+    places: Array = (np.cumsum(words.astype(np.int64) + sent) - 1)[sent]
+    if int(places[-1]) >= count:
+        raise MalformedWeights(f"tensor {name!r} sends value {int(places[-1])}, expected below {count}")
+    return places
+
+
+def read_bitmap(name: str, bitmap: Array, count: int) -> Array:
+    """Ascending places that a stranger's bitmap names.
+
+    Raises:
+        MalformedWeights: not as many bits as values, or none of them set.
+    """
+    if bitmap.dtype != np.uint8 or bitmap.shape != (-(-count // 8),):
+        raise MalformedWeights(
+            f"tensor {name!r} has a bitmap of dtype {bitmap.dtype} and shape {list(bitmap.shape)}, expected U8 of "
+            f"[{-(-count // 8)}]"
+        )
+    bits = np.unpackbits(bitmap, bitorder="little")
+    places: Array = np.flatnonzero(bits)
+    if not places.size or int(places[-1]) >= count:
+        raise MalformedWeights(f"tensor {name!r} has a bitmap with no bit set, or one behind its {count} values")
+    return places
