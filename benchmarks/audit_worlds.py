@@ -225,6 +225,8 @@ aggregation = "fedavg"
 [rounds]
 planned = 10000
 mode = "sync"
+[privacy]
+encrypt = false
 """
 
 

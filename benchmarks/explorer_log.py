@@ -63,6 +63,9 @@ k = 11
 
 [rounds]
 planned = 2000
+
+[privacy]
+encrypt = false
 """
 ADDRESS: Final = "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
 DRAWN: Final = 5

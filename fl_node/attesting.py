@@ -17,6 +17,7 @@ from fl_node.errors import (
     MalformedWeights,
     StoreFull,
     StoreUnreachable,
+    Unreadable,
 )
 from fl_node.merging.aggregation import Merge
 from fl_node.merging.attested import MOST_ATTESTED
@@ -99,7 +100,7 @@ def _base_score(peer: Peer, entry: UpdateEntry, merged: bool) -> int | None:
         base = recorded_base(peer, entry, chosen)
     except (StoreFull, StoreUnreachable):
         raise
-    except (ContentError, MalformedWeights) as error:
+    except (ContentError, MalformedWeights, Unreadable) as error:
         text = f"cannot attest {entry.ref}: its base cannot be made again: {error}"
         peer.emit(Event("not-attested", text, {"update": str(entry.ref)}))
         if not merged:

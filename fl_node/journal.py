@@ -25,7 +25,9 @@ class Draft:
     """A round under way. Empty digests: that step has not been finished.
 
     ``content``/``dag_pb`` name the trained bytes in the content store, ``weights`` is the plain digest of the tensors
-    (not yet the commitment), ``report`` the SHA-256 of the public report. ``left_out``: parents that the rule gave no
+    (not yet the commitment), ``report`` the SHA-256 of the public report. ``encoding``, ``refers_to`` and ``sealed_at``
+    are as on the ledger; ``refers_content`` and ``sealed_root`` tell whether a reorganised chain still has what they
+    name. ``sizes`` of the bytes, for the report. ``left_out``: parents that the rule gave no
     share on account of their bytes, by name, and why.
     """
 
@@ -48,6 +50,12 @@ class Draft:
     base_score_ppm: int = 0
     test_samples: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
+    encoding: int = 0
+    refers_to: int = 0
+    refers_content: bytes = b""
+    sealed_at: int = 0
+    sealed_root: bytes = b""
+    sizes: dict[str, Any] | None = None
 
     @property
     def rejected(self) -> Mapping[UpdateRef, str]:
@@ -142,7 +150,7 @@ class Journal:
         )
 
 
-_DIGESTS = ("seen_root", "base", "content", "weights", "report")
+_DIGESTS = ("seen_root", "base", "content", "weights", "report", "refers_content", "sealed_root")
 
 
 def _draft(table: dict[str, Any]) -> Draft:

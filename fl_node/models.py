@@ -18,15 +18,16 @@ from fl_node.content.memory import MemoryStore
 from fl_node.content.names import cid_of_update
 from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import Buffer
-from fl_node.errors import ContentError, ContentUnavailable, MalformedWeights, UsageError
+from fl_node.decoding import Decoder, Opening, most_content_bytes
+from fl_node.errors import ContentError, ContentUnavailable, MalformedWeights, Unreadable, UsageError
 from fl_node.merging import weights
-from fl_node.merging.personal import shared_schema
+from fl_node.merging.personal import published, shared_schema
 from fl_node.merging.weights import Tensors
 from fl_node.own_layers import OwnLayers
 from fl_node.prefix import Prefix, UpdateEntry
-from fl_node.records import UpdateRef
+from fl_node.records import Flag, UpdateRef
 from fl_node.spec import Spec, check_code
-from fl_node.supply import providers, verified_tensors
+from fl_node.supply import providers
 
 if TYPE_CHECKING:
     import torch
@@ -75,15 +76,23 @@ def choose(prefix: Prefix, at: str) -> list[UpdateEntry]:
     return sorted(candidates, key=lambda entry: -entry.index)
 
 
-def obtain_model(view: View, at: str, stores: Sequence[ContentStore] = (), state: Path | None = None) -> Obtained:
+def obtain_model(
+    view: View,
+    at: str,
+    stores: Sequence[ContentStore] = (),
+    state: Path | None = None,
+    opener: Opening | None = None,
+) -> Obtained:
     """Fetch and verify the first model of those that ``at`` names which somebody has: each from the given stores, then
     from the peers' gateways. Where peers keep tensors to themselves, they are filled in, so that the model is whole.
 
     Args:
         state: a peer's state folder, whose own personal tensors are used; else those of the genesis.
+        opener: keys that open encrypted updates.
 
     Raises:
         UsageError: no such update.
+        Unreadable: encrypted, and no key at hand opens it.
         ContentUnavailable: nobody gives its bytes now.
         ContentMismatch, MalformedWeights: what the publisher put there is not what the ledger names.
     """
@@ -93,12 +102,21 @@ def obtain_model(view: View, at: str, stores: Sequence[ContentStore] = (), state
     with Fetcher(spec.content.allow_networks, timeout_s=spec.content.fetch_timeout_s) as fetcher:
         genesis = load_genesis(view.federation, prefix, scratch, fetcher)
         schema = shared_schema(spec, weights.schema_of(genesis))
+        most = most_content_bytes(spec, schema)
+
+        def bytes_of(entry: UpdateEntry) -> Buffer:
+            return _bytes_of(entry, prefix, stores, fetcher, most)
+
+        decoder = Decoder(spec, schema, lambda: published(spec, genesis), bytes_of, opener)
         for entry in wanted:
             try:
-                data = _bytes_of(entry, prefix, stores, fetcher, weights.encoded_size(schema))
-                found = Obtained(entry, data, verified_tensors(spec, data, entry, prefix, schema))
+                data = bytes_of(entry)
+                tensors = decoder.tensors(entry, prefix, data)
+                if entry.update.flags & Flag.ENCRYPTED or entry.update.encoding:
+                    data = _file_of(prefix, entry, tensors)
+                found = Obtained(entry, data, tensors)
                 return _filled(spec, prefix, found, genesis, state) if spec.merging.personal else found
-            except (ContentError, MalformedWeights):
+            except (ContentError, MalformedWeights, Unreadable):
                 if entry is wanted[-1]:
                     raise
     raise AssertionError("unreachable: the last one returns or raises")
@@ -106,13 +124,19 @@ def obtain_model(view: View, at: str, stores: Sequence[ContentStore] = (), state
 
 def _filled(spec: Spec, prefix: Prefix, found: Obtained, genesis: Tensors, state: Path | None) -> Obtained:
     """The whole model: what was published, with personal tensors of this peer's latest update, or of the genesis."""
-    opened, entry = prefix.opened, found.entry
+    opened = prefix.opened
     layers = OwnLayers(spec, lambda: genesis, state, f"{opened.chain_id}/{opened.ledger}")
     number = layers.newest(_LATEST) if state else 0
     tensors = layers.join(found.tensors, number)
+    data = _file_of(prefix, found.entry, tensors)
+    return Obtained(found.entry, data, tensors, "state" if number else "genesis")
+
+
+def _file_of(prefix: Prefix, entry: UpdateEntry, tensors: Tensors) -> bytes:
+    """The canonical file of an update's weights."""
+    opened = prefix.opened
     origin = weights.origin(opened.chain_id, opened.ledger, entry.ref.peer, entry.ref.sequence)
-    data = b"".join(bytes(buffer) for buffer in weights.encode(tensors, origin))
-    return Obtained(entry, data, tensors, "state" if number else "genesis")
+    return b"".join(bytes(buffer) for buffer in weights.encode(tensors, origin))
 
 
 def _bytes_of(

@@ -16,6 +16,7 @@ from fl_node.errors import (
     MalformedWeights,
     SpecError,
     StoreUnreachable,
+    Unreadable,
 )
 from fl_node.merging.fit import check_fit
 from fl_node.merging.outcomes import ranges
@@ -24,17 +25,16 @@ from fl_node.pacing import common_round
 from fl_node.peer import Moved, Peer, Stopped
 from fl_node.prefix import UpdateEntry
 from fl_node.progress import Emit, Ended, Event, OneAtATime
-from fl_node.records import Flag, Update, UpdateRef
+from fl_node.records import ZERO32, Flag, Update, UpdateRef
 from fl_node.retention import collect, oldest_kept
 from fl_node.round import Goal, play_round
-from fl_node.supply import obtain, verified_tensors
-from fl_node.turns import await_token, await_turn, pause
+from fl_node.supply import tensors_of
+from fl_node.turns import await_readers, await_token, await_turn, pause
 
 P = ParamSpec("P")
 T = TypeVar("T")
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 15.0
-_NO_KEYS = bytes(32)
 #: Refusals that a chain which moved between looking and writing explains; another look may find another way.
 _MOVED = frozenset(
     {
@@ -59,7 +59,7 @@ def run(config: NodeConfig, emit: Emit, stop: threading.Event, password: str | N
     with OneAtATime(emit) as emit, assembled(config, emit, stop, password) as (peer, gateway):
         warn_of_misfits(peer)
         try:
-            take_part(peer, config.endpoint or gateway.endpoint, config)
+            take_part(peer, config.endpoint or gateway.endpoint, config, gateway.tls_pin)
         except Stopped:
             emit(Event("stopped", "stopped as asked; the next start goes on from here", {}))
         last = peer.prefix.latest(peer.number)
@@ -86,7 +86,7 @@ def warn_of_misfits(peer: Peer) -> None:
         peer.emit(Event("misfit", text, {"members": len(members)}))
 
 
-def take_part(peer: Peer, endpoint: str, config: NodeConfig) -> None:
+def take_part(peer: Peer, endpoint: str, config: NodeConfig, tls_pin: bytes = ZERO32) -> None:
     """Round after round, then the closing update, then serving the others.
 
     Raises:
@@ -99,7 +99,7 @@ def take_part(peer: Peer, endpoint: str, config: NodeConfig) -> None:
     setbacks = 0
     while True:
         try:
-            patience.through(announce, peer, endpoint, poll_s)
+            patience.through(announce, peer, endpoint, poll_s, tls_pin)
             goal = patience.through(next_goal, peer, config.rounds)
             if goal is None:
                 if patience.through(linger, peer, poll_s, config.rounds):
@@ -107,6 +107,7 @@ def take_part(peer: Peer, endpoint: str, config: NodeConfig) -> None:
                 continue
             if peer.spec.merging.selection == "ring" and not goal.final:
                 goal = patience.through(await_token, peer, goal, poll_s, config.rounds)
+            patience.through(await_readers, peer, poll_s)
             patience.through(await_turn, peer, goal, poll_s)
             update = patience.through(play_round, peer, goal)
             peer.emit(_recorded_event(peer, update))
@@ -169,21 +170,26 @@ def tidy(peer: Peer) -> None:
         peer.emit(Event("tidied", text, {"files": len(gone.cids), "freed_bytes": gone.freed_bytes}))
 
 
-def announce(peer: Peer, endpoint: str, poll_s: float) -> None:
-    """Say on the ledger where this peer's content is served, unless it says so already."""
-    if _announced(peer) == endpoint:
+def announce(peer: Peer, endpoint: str, poll_s: float, tls_pin: bytes = ZERO32) -> None:
+    """Say on the ledger where this peer's content is served, and which key others encrypt for, unless it says so
+    already. With a key, wait until the log as seen has it: what this peer seals without, it could not read itself."""
+    key = ZERO32 if peer.secrecy is None else peer.secrecy.recipient()
+    wanted = key, tls_pin, endpoint
+    if _announced(peer) == wanted:
         return
     catch_up(peer, poll_s)
-    if _announced(peer) == endpoint:
+    if _announced(peer) == wanted:
         return
     announcement = peer.prefix.peer(peer.number).announcement
     with peer.watch.phase("record"):
-        peer.ledger.announce(announcement.epoch + 1 if announcement else 1, _NO_KEYS, _NO_KEYS, endpoint)
+        peer.ledger.announce(announcement.epoch + 1 if announcement else 1, key, tls_pin, endpoint)
+    if peer.secrecy is not None:
+        catch_up(peer, poll_s)
 
 
-def _announced(peer: Peer) -> str | None:
-    announcement = peer.prefix.peer(peer.number).announcement
-    return announcement.endpoint if announcement else None
+def _announced(peer: Peer) -> tuple[bytes, bytes, str] | None:
+    said = peer.prefix.peer(peer.number).announcement
+    return (said.recipient_key, said.tls_pin, said.endpoint) if said else None
 
 
 def next_goal(peer: Peer, rounds: int = 0) -> Goal | None:
@@ -224,8 +230,8 @@ def reached_target(peer: Peer, last: UpdateEntry) -> bool:
     if not target:
         return False
     try:
-        tensors = verified_tensors(peer.spec, obtain(peer, last).data, last, peer.prefix, peer.schema)
-    except (ContentError, MalformedWeights) as error:
+        tensors = tensors_of(peer, last)
+    except (ContentError, MalformedWeights, Unreadable) as error:
         peer.emit(Event("lost", f"cannot tell whether {last.ref} reached the target score: {error}", {}))
         return False
     found = peer.trainer.validate(peer.whole(tensors, last.ref.sequence))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from fl_node.content.cid import Cid
 from fl_node.content.endpoints import Endpoint
 from fl_node.content.protocol import ContentStore
+from fl_node.decoding import Opening
 from fl_node.journal import Draft
 from fl_node.ledger.index import Synced
 from fl_node.ledger.protocol import Ledger
@@ -23,6 +24,7 @@ from fl_node.own_layers import OwnLayers
 from fl_node.prefix import Prefix
 from fl_node.progress import Emit, Event, Stopwatch
 from fl_node.records import Entry
+from fl_node.residual import Residuals
 from fl_node.spec import Spec
 
 if TYPE_CHECKING:
@@ -83,16 +85,23 @@ class Fetching(Protocol):
     ) -> memoryview: ...
 
 
+class Secret(Opening, Protocol):
+    """This peer's private keys and vault: :class:`fl_node.key_keeping.Secrecy`."""
+
+    def recipient(self) -> bytes: ...
+
+
 @dataclass(slots=True)
 class Peer:
     """One member at work. ``prefix`` is the log so far, folded; :meth:`sync` brings it up to date.
 
     ``schema`` and ``genesis`` are of what is published and merged: without personal tensors
     (:func:`fl_node.merging.personal.published`). ``own_layers`` holds those; it is needed only where the spec keeps
-    some. ``base_scores``: validation scores, in ppm, of bases that this peer scored, by how they came about.
-    ``known_bases``: bases by digest, which need not be made again to be scored; a simulation may share one table among
-    its peers, and empty it as it likes. ``None`` keeps none, for want of memory. ``verified``: likewise the tensors of
-    updates, by content digest and commitment, whose check need not be repeated.
+    some. ``secrecy`` holds the keys that open what others encrypted, ``residuals`` what an encoding could not carry;
+    each is needed only where the spec asks for it. ``base_scores``: validation scores, in ppm, of bases that this peer
+    scored, by how they came about. ``known_bases``: bases by digest, which need not be made again to be scored; a
+    simulation may share one table among its peers, and empty it as it likes. ``None`` keeps none, for want of memory.
+    ``verified``: likewise the tensors of updates, by content digest and commitment, whose check need not be repeated.
     """
 
     spec: Spec
@@ -110,6 +119,8 @@ class Peer:
     emit: Emit
     stop: threading.Event
     own_layers: OwnLayers | None = None
+    secrecy: Secret | None = None
+    residuals: Residuals | None = None
     fetched_bytes: int = 0
     published_bytes: int = 0
     base_scores: dict[bytes, int] = field(default_factory=dict)
@@ -119,6 +130,8 @@ class Peer:
     def __post_init__(self) -> None:
         if self.spec.merging.personal and self.own_layers is None:
             raise ValueError("merging.personal names tensors, but there are no own_layers to keep them in")
+        if self.spec.privacy.encrypt and self.secrecy is None:
+            raise ValueError("privacy.encrypt asks for encryption, but there is no secrecy to hold the keys")
 
     def whole(self, shared: Tensors, sequence: int) -> Tensors:
         """A whole model to train or to score: shared tensors with one's own personal ones, as they stood after one's

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from fl_node.errors import ContentError, MalformedWeights, StoreFull, StoreUnreachable
+from fl_node.errors import ContentError, MalformedWeights, StoreFull, StoreUnreachable, Unreadable
 from fl_node.merging import weights
 from fl_node.merging.aggregation import Merge, aggregate
 from fl_node.merging.clipping import latest_own
@@ -17,7 +17,7 @@ from fl_node.peer import Peer
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.progress import Event
 from fl_node.records import Reason, Rule, UpdateRef
-from fl_node.supply import Supply, gather_quietly, object_to, obtain, verified_tensors
+from fl_node.supply import Supply, gather_quietly, object_to, tensors_of
 
 
 class BaseDiffers(Exception):
@@ -58,10 +58,10 @@ def centre_of(peer: Peer, view: Prefix, by: int) -> Tensors:
     if latest is None:
         return peer.genesis()
     try:
-        return verified_tensors(peer.spec, obtain(peer, latest).data, latest, peer.prefix, peer.schema)
+        return tensors_of(peer, latest)
     except (StoreFull, StoreUnreachable):
         raise
-    except (ContentError, MalformedWeights) as error:
+    except (ContentError, MalformedWeights, Unreadable) as error:
         if by != peer.number:
             raise
         peer.emit(Event("lost", f"the own update {latest.ref} is lost, clipping around the genesis: {error}", {}))

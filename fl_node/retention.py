@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 
 from fl_node.content.names import cid_of_update
 from fl_node.content.protocol import Collected, ContentStore
 from fl_node.errors import ContentUnavailable
 from fl_node.pacing import common_round
-from fl_node.prefix import Prefix
+from fl_node.prefix import Prefix, UpdateEntry
+from fl_node.readers import referred
 from fl_node.spec import Spec
 
 LATEST_LABEL = "latest"
@@ -34,6 +36,15 @@ def collect(spec: Spec, prefix: Prefix, store: ContentStore, *, dry_run: bool = 
     for facts in prefix.peers():
         for entry in {prefix.latest(facts.number), prefix.trained(facts.number)} - {None}:
             if entry is not None and facts.active:
-                with suppress(ContentUnavailable):
-                    store.pin(cid_of_update(entry.update), LATEST_LABEL, max(oldest, entry.round))
+                for needed in _with_references(prefix, entry):
+                    with suppress(ContentUnavailable):
+                        store.pin(cid_of_update(needed.update), LATEST_LABEL, max(oldest, entry.round))
     return store.gc(oldest, dry_run=dry_run)
+
+
+def _with_references(prefix: Prefix, entry: UpdateEntry) -> Iterator[UpdateEntry]:
+    """An update, and all without which it cannot be decoded."""
+    at: UpdateEntry | None = entry
+    while at is not None:
+        yield at
+        at = referred(prefix, at)

@@ -27,6 +27,7 @@ from fl_node.errors import (
     FlNodeError,
     MalformedWeights,
     StoreUnreachable,
+    Unreadable,
 )
 from fl_node.journal import Draft
 from fl_node.merging import weights
@@ -38,10 +39,21 @@ from fl_node.merging.trust import check_row, recorded_trust
 from fl_node.merging.weights import Tensors
 from fl_node.peer import Moved, Peer
 from fl_node.progress import Event
+from fl_node.publishing import (
+    as_entry,
+    as_update,
+    publish_report,
+    publish_weights,
+    seal_again,
+    still_refers,
+    still_sealed,
+    with_published,
+    with_sealed,
+)
 from fl_node.rebasing import combine
-from fl_node.records import Flag, Rule, Update, UpdateRef
+from fl_node.records import Rule, Update, UpdateRef
 from fl_node.report import compose_report
-from fl_node.supply import Supply, gather, publish_report, publish_weights, stored, stored_weights
+from fl_node.supply import Supply, gather, stored, tensors_of
 from fl_node.training_step import trained
 from fl_node.training_step import trains_in as trains_in
 from fl_node.trusting import learned_row
@@ -201,25 +213,17 @@ def keep_trained(peer: Peer, draft: Draft, model: Tensors, training: dict[str, A
     with peer.watch.phase("publish"):
         if peer.own_layers is not None:
             peer.own_layers.keep(draft.sequence, model)
-        tensors = published(peer.spec, model)
-        cid = publish_weights(peer, tensors, draft.sequence, draft.round)
-        digest = weights.digest(tensors)
-    return peer.journal.save(
-        replace(
-            draft,
-            content=cid.digest,
-            dag_pb=cid.codec == "dag-pb",
-            weights=digest,
-            train_samples=training["samples"] if training else 0,
-            training=training,
-        )
-    )
+        # What nobody trained is its base, to the bit.
+        exact = training is None or bool(training.get("untrained"))
+        made = publish_weights(peer, published(peer.spec, model), draft.sequence, draft.round, exact=exact)
+        draft = with_published(draft, made)
+    return peer.journal.save(replace(draft, train_samples=training["samples"] if training else 0, training=training))
 
 
 def evaluate(peer: Peer, draft: Draft) -> Draft:
     """Steps 8 and 9: score the update on the test split and publish the report that explains the round."""
     with peer.watch.phase("evaluate"):
-        tensors = stored_weights(peer, Cid("dag-pb" if draft.dag_pb else "raw", draft.content))
+        tensors = tensors_of(peer, as_entry(peer, draft))
         found = peer.trainer.evaluate(peer.whole(tensors, draft.sequence), full=True)
     with peer.watch.phase("publish"):
         report = publish_report(peer, compose_report(peer.number, draft, found), draft.round)
@@ -230,7 +234,7 @@ def evaluate(peer: Peer, draft: Draft) -> Draft:
 
 def record(peer: Peer, draft: Draft) -> Update:
     """Step 10: the entry on the ledger. Finding it there already, after a crash, is as good as writing it."""
-    update = _as_update(peer, draft)
+    update = as_update(peer, draft)
     with peer.watch.phase("record"):
         try:
             peer.ledger.publish(update, draft.parents)
@@ -251,6 +255,11 @@ def _near(peer: Peer, draft: Draft) -> Draft:
     if draft.seen > peer.prefix.size or peer.index.root(draft.seen) != draft.seen_root:
         # What was dropped has been sent again by now: the contract would take an update that saw another log.
         raise Moved(f"the log that round {draft.round} saw is not the beginning of the log any more")
+    if not still_refers(peer, draft):
+        peer.journal.discard()
+        raise Moved(f"the chain dropped the update that the one of round {draft.round} refers to")
+    if not still_sealed(peer, draft):
+        draft = peer.journal.save(with_sealed(draft, seal_again(peer, as_entry(peer, draft))))
     lag, most = peer.prefix.size - draft.seen, peer.spec.rounds.max_lag
     if lag <= most // 2:
         return draft
@@ -293,11 +302,12 @@ def _with_content(peer: Peer, draft: Draft) -> Draft:
         return draft
     cid = Cid("dag-pb" if draft.dag_pb else "raw", draft.content)
     try:
-        kept = stored(peer, cid) and weights.digest(stored_weights(peer, cid)) == draft.weights
+        kept = stored(peer, cid) and still_refers(peer, draft)
+        kept = kept and weights.digest(tensors_of(peer, as_entry(peer, draft))) == draft.weights
         kept = kept and (peer.own_layers is None or peer.own_layers.has(draft.sequence))
     except StoreUnreachable:
         raise
-    except (ContentError, MalformedWeights):
+    except (ContentError, MalformedWeights, Unreadable):
         kept = False
     if not kept:
         text = f"round {draft.round}: the trained weights {cid} are no longer in the content store; training again"
@@ -355,27 +365,6 @@ def _revised(peer: Peer, draft: Draft, now_s: int) -> Draft | None:
     size = peer.prefix.size
     outcomes = chosen.outcomes_after({}, draft.rejected)
     return replace(draft, seen=size, seen_root=peer.index.root(size), outcomes=outcomes, report=b"")
-
-
-def _as_update(peer: Peer, draft: Draft) -> Update:
-    identity = peer.ledger.identity
-    commitment = weights.commitment(identity.chain_id, identity.address, peer.number, draft.sequence, draft.weights)
-    return Update(
-        content=draft.content,
-        flags=(Flag.DAG_PB if draft.dag_pb else Flag(0)) | (Flag.FINAL if draft.final else Flag(0)),
-        weights=commitment,
-        base=draft.base,
-        report=draft.report,
-        seen=draft.seen,
-        seen_root=draft.seen_root,
-        sequence=draft.sequence,
-        round=draft.round,
-        score_ppm=draft.score_ppm,
-        base_score_ppm=draft.base_score_ppm,
-        train_samples=draft.train_samples,
-        test_samples=draft.test_samples,
-        rule=draft.rule,
-    )
 
 
 def _already_there(peer: Peer, update: Update) -> Update:

@@ -1,4 +1,4 @@
-"""Weights between peers: fetch candidates by CID, verify before parsing, object to what is bad, publish one's own.
+"""Others' weights: fetch candidates by CID, verify before parsing, object to what is bad.
 
 Another peer's missing or bad bytes never raise: they become a failure with a reason, an objection on the ledger, and
 the round goes on without them.
@@ -15,7 +15,7 @@ from fl_node.content.cid import Cid
 from fl_node.content.endpoints import Endpoint, parse_endpoint
 from fl_node.content.names import cid_of_update
 from fl_node.content.protocol import Held
-from fl_node.content.unixfs import Buffer
+from fl_node.decoding import Decoder, most_content_bytes
 from fl_node.errors import (
     AlreadyRecorded,
     ContentError,
@@ -27,15 +27,14 @@ from fl_node.errors import (
     MalformedWeights,
     StoreFull,
     StoreUnreachable,
+    Unreadable,
 )
-from fl_node.merging import weights
 from fl_node.merging.outcomes import Failure
 from fl_node.merging.weights import Tensors
 from fl_node.peer import Peer
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.progress import Event
-from fl_node.records import Encoding, Flag, Reason, UpdateRef
-from fl_node.spec import Spec
+from fl_node.records import Reason, UpdateRef
 
 OWN_LABEL = "own"
 FETCHED_LABEL = "fetched"
@@ -134,44 +133,25 @@ def providers(prefix: Prefix, ref: UpdateRef, own: int) -> tuple[str | Endpoint,
     return tuple(endpoints)
 
 
-def verified_tensors(spec: Spec, data: Buffer, entry: UpdateEntry, prefix: Prefix, schema: weights.Schema) -> Tensors:
-    """Parse an update's bytes (already checked against their CID) and hold them against the ledger's commitment.
-
-    Raises:
-        MalformedWeights: not a weights file of this model.
-        ContentMismatch: a good file, but not the tensors that the ledger's commitment names.
-    """
-    if entry.update.encoding != Encoding.SAFETENSORS or entry.update.flags & Flag.ENCRYPTED:
-        raise MalformedWeights(
-            f"{entry.ref} has encoding {entry.update.encoding}, flags {int(entry.update.flags)}; expected plain "
-            "safetensors (encoding 0); a newer version of fl-node may be able to read it"
-        )
-    tensors = weights.decode(data, schema).tensors
-    weights.check_magnitude(tensors, spec.merging.max_magnitude)
-    opened = prefix.opened
-    commitment = weights.commitment(
-        opened.chain_id, opened.ledger, entry.ref.peer, entry.ref.sequence, weights.digest(tensors)
+def decoder(peer: Peer) -> Decoder:
+    """Reads updates with this peer's keys, from its own store and from whoever has them."""
+    return Decoder(
+        peer.spec,
+        peer.schema,
+        peer.genesis,
+        lambda entry: obtain(peer, entry).data,
+        peer.secrecy,
+        peer.verified,
     )
-    if commitment != entry.update.weights:
-        raise ContentMismatch(
-            f"the tensors of {entry.ref} give the commitment {commitment.hex()}, "
-            f"expected {entry.update.weights.hex()} from the ledger"
-        )
-    return tensors
 
 
-def publish_weights(peer: Peer, tensors: Tensors, sequence: int, round_number: int) -> Cid:
-    """Encode one's own weights and store them durably, pinned for the spec's retention.
+def tensors_of(peer: Peer, entry: UpdateEntry) -> Tensors:
+    """An update's weights, one's own or another's.
 
     Raises:
-        StoreFull: nothing was changed.
+        ContentError, MalformedWeights, Unreadable: as :meth:`Decoder.tensors`.
     """
-    identity = peer.ledger.identity
-    origin = weights.origin(identity.chain_id, identity.address, peer.number, sequence)
-    buffers = weights.encode(tensors, origin)
-    cid = peer.store.add(buffers, label=OWN_LABEL, round=round_number)
-    peer.published_bytes += sum(memoryview(buffer).nbytes for buffer in buffers)
-    return cid
+    return decoder(peer).tensors(entry, peer.prefix)
 
 
 def publish_report(peer: Peer, report: bytes, round_number: int) -> Cid:
@@ -181,14 +161,9 @@ def publish_report(peer: Peer, report: bytes, round_number: int) -> Cid:
     return peer.store.add(report, label=OWN_LABEL, round=round_number)
 
 
-def stored_weights(peer: Peer, cid: Cid) -> Tensors:
-    """One's own trained weights back from the content store."""
-    return weights.decode(peer.store.get(cid, weights.encoded_size(peer.schema)), peer.schema).tensors
-
-
 def _at_once(peer: Peer, candidates: Sequence[UpdateEntry]) -> int:
     """How many threads fetch and verify. For small files that lie here already they would cost more than they save."""
-    size = weights.encoded_size(peer.schema)
+    size = most_content_bytes(peer.spec, peer.schema)
     if size <= _SMALL_BYTES and all(stored(peer, cid_of_update(entry.update)) for entry in candidates):
         return 1
     return max(1, min(_PARALLEL, len(candidates), _PARALLEL_BYTES // size))
@@ -212,31 +187,27 @@ def _usable(peer: Peer, entry: UpdateEntry) -> _Good | Failure:
         # content could not be had.
         return Failure(Reason.UNAVAILABLE, str(error))
     try:
-        tensors = _verified(peer, held.data, entry)
+        tensors = decoder(peer).tensors(entry, peer.prefix, held.data)
     except MalformedWeights as error:
         return Failure(Reason.MALFORMED, str(error))
+    except ContentMalformed as error:
+        return Failure(Reason.MALFORMED, str(error))
+    except (StoreFull, StoreUnreachable):
+        raise
+    except (ContentUnavailable, Unreadable) as error:
+        return Failure(Reason.UNAVAILABLE, str(error))
     except ContentMismatch as error:
         return Failure(Reason.DIGEST_MISMATCH, str(error))
+    except ContentError as error:
+        return Failure(Reason.UNAVAILABLE, str(error))
     held.forget()
     return _Good(tensors, held)
-
-
-def _verified(peer: Peer, data: Buffer, entry: UpdateEntry) -> Tensors:
-    """The update's tensors, looked up where peers of one process share what they verified."""
-    if peer.verified is None:
-        return verified_tensors(peer.spec, data, entry, peer.prefix, peer.schema)
-    # The commitment names publisher and sequence; the content, the very bytes.
-    key = entry.update.content + entry.update.weights
-    found = peer.verified.get(key)
-    if found is None:
-        found = peer.verified[key] = verified_tensors(peer.spec, data, entry, peer.prefix, peer.schema)
-    return found
 
 
 def obtain(peer: Peer, entry: UpdateEntry) -> Held:
     """An update's bytes, checked against its CID: from the own store, or from who has them, and kept to serve on."""
     cid = cid_of_update(entry.update)
-    most = weights.encoded_size(peer.schema)
+    most = most_content_bytes(peer.spec, peer.schema)
     if stored(peer, cid):
         try:
             held = peer.store.hold(cid, most)

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from fl_node.content.names import cid_of_update
-from fl_node.errors import ContentError, MalformedWeights, TrainingDiverged
+from fl_node.errors import ContentError, MalformedWeights, TrainingDiverged, Unreadable
 from fl_node.journal import Draft
 from fl_node.merging import weights
 from fl_node.merging.weights import Tensors
@@ -15,7 +14,7 @@ from fl_node.peer import Peer
 from fl_node.prefix import UpdateEntry
 from fl_node.progress import Event
 from fl_node.spec import Spec
-from fl_node.supply import stored_weights
+from fl_node.supply import tensors_of
 
 
 def trains_in(spec: Spec, round_number: int) -> bool:
@@ -43,7 +42,7 @@ def trained(peer: Peer, draft: Draft, start: Tensors) -> tuple[Tensors, dict[str
         try:
             tensors, told = peer.trainer.train(weights_of(), draft.sequence)
             _check_own(peer, tensors)
-        except (TrainingDiverged, ContentError, MalformedWeights) as error:
+        except (TrainingDiverged, ContentError, MalformedWeights, Unreadable) as error:
             if name == starts[-1][0]:
                 raise
             text = f"round {draft.round}: cannot train from {name}, trying from elsewhere: {error}"
@@ -54,7 +53,7 @@ def trained(peer: Peer, draft: Draft, start: Tensors) -> tuple[Tensors, dict[str
 
 
 def _own_update(peer: Peer, own: UpdateEntry) -> Tensors:
-    return peer.whole(stored_weights(peer, cid_of_update(own.update)), own.ref.sequence)
+    return peer.whole(tensors_of(peer, own), own.ref.sequence)
 
 
 def _check_own(peer: Peer, tensors: Tensors) -> None:

@@ -6,12 +6,33 @@ import time
 
 from fl_node.assembly import check_membership
 from fl_node.merging.attested import attested_prefix, attests_first
+from fl_node.merging.outcomes import ranges
 from fl_node.merging.sync import sync_prefix
 from fl_node.merging.tokens import next_turn
 from fl_node.peer import Moved, Peer, Stopped
 from fl_node.prefix import UpdateEntry
 from fl_node.progress import Event
 from fl_node.round import Goal, attest_first
+
+
+def await_readers(peer: Peer, poll_s: float) -> None:
+    """Before the first own update: give members that have announced no key yet the spec's time to do so. An update that
+    is sealed without a member's key, that member can never read."""
+    if peer.secrecy is None or peer.prefix.sequence(peer.number):
+        return
+    deadline = time.monotonic() + peer.spec.privacy.key_wait_s
+    told = False
+    with peer.watch.phase("wait"):
+        while True:
+            peer.sync()
+            missing = [facts.number for facts in peer.prefix.peers() if facts.publishes and facts.announcement is None]
+            if not missing or time.monotonic() >= deadline:
+                return
+            if not told:
+                text = f"waiting for the keys of peers {ranges(missing)}, so that they can read the first update"
+                peer.emit(Event("waiting", text, {"peers": missing}))
+                told = True
+            pause(peer, poll_s)
 
 
 def await_turn(peer: Peer, goal: Goal, poll_s: float) -> None:

@@ -120,8 +120,8 @@ class Choice:
         return self.trouble(entry, lasting=self._picks_few) or self.few_samples(entry) or self.unattested(entry)
 
     def trouble(self, entry: UpdateEntry, *, lasting: bool = False, others: bool = True) -> Considered | None:
-        """Not sealed for this peer, withdrawn, stale or objected to. ``lasting``: own words bind for ever, ``unavailable`` too. Without
-        ``others`` it is this peer's own objections only that count."""
+        """Not sealed for this peer, withdrawn, stale or objected to. ``lasting``: own words bind for ever,
+        ``unavailable`` too. Without ``others`` it is this peer's own objections only that count."""
         failure = self._failed.get(entry.ref)
         if failure is not None:
             return left(entry, OF_REASON[failure.reason], failure.message, "own objection")

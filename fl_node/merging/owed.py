@@ -16,6 +16,7 @@ from fl_node.merging.cuts import AttestedCut, SyncCut
 from fl_node.merging.draws import in_order, seed_of
 from fl_node.merging.graphs import neighbours_of
 from fl_node.prefix import Prefix, UpdateEntry
+from fl_node.readers import sealed_for
 from fl_node.records import PeerRetired, Reason, UpdateObjected, UpdateRef, UpdatesAttested
 from fl_node.spec import Spec
 
@@ -62,13 +63,23 @@ def due(
     found: list[UpdateEntry] = []
     for peer in in_order(seed, peers):
         entry = entries[peer]
-        if choice.trouble(entry, lasting=True, others=False) is None and not _attested_before(
-            at, own_peer, entry, began
+        if (
+            choice.trouble(entry, lasting=True, others=False) is None
+            and not _attested_before(at, own_peer, entry, began)
+            and _base_sealed_for(spec, view, entry, own_peer)
         ):
             found.append(entry)
             if len(found) == limit_of(spec):
                 break
     return found
+
+
+def _base_sealed_for(spec: Spec, view: Prefix, entry: UpdateEntry, own_peer: int) -> bool:
+    """Whether a peer can make an update's base again: who joined after what it was merged from cannot."""
+    behind = [view.update(parent.ref) for parent in entry.parents]
+    if spec.merging.clip != "none" or spec.merging.aggregation == "centred-clipping":
+        behind += view.updates(entry.ref.peer)[: entry.ref.sequence - 1][-1:]
+    return all(sealed_for(view, one, own_peer, spec.encoding.full_every) for one in behind)
 
 
 @dataclass(slots=True)

