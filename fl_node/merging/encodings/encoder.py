@@ -82,7 +82,8 @@ def encode(
     for array in decoded.values():
         array.flags.writeable = False
     buffers = container.write(parts, origin, PAYLOAD)
-    frame = shrunk(buffers) if spec.compress == "auto" else None
+    # Plain values hardly shrink, and as they are, any tool reads them.
+    frame = shrunk(buffers) if spec.compress == "auto" and kind is not Encoding.SAFETENSORS else None
     plain_bytes = len(container.header_of(schema, origin)) + sum(one.nbytes for one in schema.values())
     return Encoded(
         buffers if frame is None else [frame],
