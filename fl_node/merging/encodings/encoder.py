@@ -10,10 +10,10 @@ from fl_node.errors import MalformedWeights
 from fl_node.merging import container
 from fl_node.merging.arithmetic import self_test
 from fl_node.merging.container import Array, Buffer, Tensors, canonical
-from fl_node.merging.encodings import blocks, sparse
-from fl_node.merging.encodings.decoder import changed, widened
+from fl_node.merging.encodings import blocks, changes, sparse
+from fl_node.merging.encodings.changes import Change
 from fl_node.merging.encodings.frames import shrunk
-from fl_node.merging.encodings.kinds import CODES, PAYLOAD, SCALES, check_names, is_delta, kind_for
+from fl_node.merging.encodings.kinds import PAYLOAD, check_names, is_delta, kind_for
 from fl_node.records import ZSTD, Encoding
 from fl_node.tables import EncodingSpec
 
@@ -61,27 +61,29 @@ def encode(
     check_names(kind, schema)
     if is_delta(kind):
         self_test()
-    parts: dict[str, Array] = {}
+    whole: dict[str, Array] = {}
+    found: dict[str, Change] = {}
     decoded: dict[str, Array] = {}
     left: dict[str, Array] = {}
-    plain: dict[str, Array] = {}
     for name in sorted(tensors):
         tensor = canonical(name, tensors[name], schema[name])
         before = canonical(name, reference[name], schema[name])
         goal = tensor if residual is None or name not in residual else _added(name, tensor, residual[name])
-        plain[name] = goal
-        own, decoded[name] = _one(kind, spec, name, goal, before)
-        parts |= own
+        sent, decoded[name] = _one(kind, spec, name, goal, before)
+        if isinstance(sent, Change):
+            found[name] = sent
+        elif sent is not None:
+            whole[name] = sent
         if spec.error_feedback and is_delta(kind) and goal.dtype.kind == "f":
             rest = goal - decoded[name]
             if rest.any():
                 left[name] = rest
-    if not parts:
-        name = min(plain, key=lambda name: (plain[name].nbytes, name))
-        parts[name] = decoded[name]
+    if not whole and not found:
+        name = min(decoded, key=lambda name: (decoded[name].nbytes, name))
+        whole[name] = decoded[name]
     for array in decoded.values():
         array.flags.writeable = False
-    buffers = container.write(parts, origin, PAYLOAD)
+    buffers = container.write({**whole, **changes.pack(schema, found, spec.block)}, origin, PAYLOAD)
     # Plain values hardly shrink, and as they are, any tool reads them.
     frame = shrunk(buffers) if spec.compress == "auto" and kind is not Encoding.SAFETENSORS else None
     plain_bytes = len(container.header_of(schema, origin)) + sum(one.nbytes for one in schema.values())
@@ -94,48 +96,42 @@ def encode(
     )
 
 
-def _one(kind: Encoding, spec: EncodingSpec, name: str, goal: Array, before: Array) -> tuple[dict[str, Array], Array]:
-    """A tensor's parts in the payload, by key, and what it is decoded to."""
+def _one(
+    kind: Encoding, spec: EncodingSpec, name: str, goal: Array, before: Array
+) -> tuple[Array | Change | None, Array]:
+    """What of a tensor is sent (whole, a change, or nothing), and what it is decoded to."""
     if goal.tobytes() == before.tobytes():
-        return {}, before
+        return None, before
     if goal.dtype.kind != "f" or kind is Encoding.SAFETENSORS:
-        return {name: goal}, goal
+        return goal, goal
     if kind is Encoding.F16:
         with np.errstate(over="ignore", under="ignore"):
             half = goal.astype("<f2")
         if not np.isfinite(half).all():
-            return {name: goal}, goal
+            return goal, goal
         half = container.normalised(name, half)
-        return {name: half}, widened(name, half, container.TensorSpec("F32" if goal.itemsize == 4 else "F64", ()))
-    coded = _change(kind, spec, goal, before)
-    if coded is None:
-        return {name: goal}, goal
-    if not coded:
-        return {}, before
+        return half, half.astype(goal.dtype)
+    change = _change(kind, spec, goal, before)
+    if change is None:
+        return goal, goal
+    if not change.codes.any():
+        return None, before
     try:
-        result = changed(name, before, coded)
+        return change, change.added_to(name, before)
     except MalformedWeights:
-        return {name: goal}, goal
-    return {name + suffix: array for suffix, array in coded.items()}, result
+        return goal, goal
 
 
-def _change(kind: Encoding, spec: EncodingSpec, goal: Array, before: Array) -> dict[str, Array] | None:
-    """A change by suffix; empty where nothing of it can be told, ``None`` where it is beyond the codes."""
-    change = goal.reshape(-1).astype(np.float64)
-    change -= before.reshape(-1)
-    form: dict[str, Array] = {}
+def _change(kind: Encoding, spec: EncodingSpec, goal: Array, before: Array) -> Change | None:
+    """``None`` where the change is beyond float32 scales."""
+    values = goal.reshape(-1).astype(np.float64)
+    values -= before.reshape(-1)
+    places = None
     if kind is Encoding.TOP_K_DELTA:
-        places = sparse.largest(change, spec.density)
-        if not places.size:
-            return {}
-        change = change[places]
-        suffix, array = sparse.written(places, goal.size)
-        form[suffix] = array
-    coded = blocks.quantised(change, spec.block)
-    if coded is None:
-        return None
-    codes, scales = coded
-    return {**form, CODES: codes, SCALES: scales} if codes.any() else {}
+        places = sparse.largest(values, spec.density)
+        values = values[places]
+    coded = blocks.quantised(values, spec.block)
+    return None if coded is None else Change(places, *coded, spec.block)
 
 
 def _added(name: str, tensor: Array, residual: Array) -> Array:

@@ -11,7 +11,7 @@ from fl_node.errors import MalformedWeights
 from fl_node.merging.container import Buffer
 
 #: Level of published frames.
-LEVEL: Final = 9
+LEVEL: Final = 3
 #: A frame is kept where it takes at most this part of the bytes.
 WORTH: Final = 0.97
 #: Payloads above this are looked at in samples before all is compressed.

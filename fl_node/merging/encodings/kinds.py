@@ -5,20 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 from fl_node.errors import MalformedWeights
-from fl_node.merging import container
-from fl_node.merging.container import MODEL, Profile, Schema
+from fl_node.merging.container import HEADER_LIMIT, MODEL, Profile, Schema
 from fl_node.records import ZSTD, Encoding
 from fl_node.tables import EncodingSpec
 
-#: Of a payload's keys: the tensor's name, then what of it this is.
-CODES: Final = ":q"
-SCALES: Final = ":s"
-GAPS: Final = ":i"
-BITMAP: Final = ":b"
-SUFFIXES: Final = (CODES, SCALES, GAPS, BITMAP)
+#: Keys of a payload that are no tensors of the model: which tensors have changed, values that share a scale, codes,
+#: scales, and where the codes belong.
+CHANGED: Final = ":changed"
+BLOCK: Final = ":block"
+CODES: Final = ":codes"
+SCALES: Final = ":scales"
+GAPS: Final = ":gaps"
+BITMAP: Final = ":bitmap"
+KEYS: Final = frozenset({CHANGED, BLOCK, CODES, SCALES, GAPS, BITMAP})
 
-#: What a payload file may hold: a model's dtypes and half precision; a tensor's name with a suffix.
-PAYLOAD: Final = Profile(MODEL.dtypes | {"F16"}, MODEL.longest_name + len(CODES))
+#: What a payload file may hold: a model's dtypes and half precision.
+PAYLOAD: Final = Profile(MODEL.dtypes | {"F16"}, MODEL.longest_name)
 
 _NAMES: Final = {
     Encoding.SAFETENSORS: "f32",
@@ -63,27 +65,24 @@ def kind_for(spec: EncodingSpec, *, delta: bool) -> Encoding:
 
 
 def check_names(kind: Encoding, schema: Schema) -> None:
-    """Refuse models that have a name which the parts of another tensor could have.
+    """Refuse models with a tensor of a name that payloads need.
 
     Raises:
-        MalformedWeights: a tensor's name ends in a suffix of this room.
+        MalformedWeights: a tensor is named like a key of this room.
     """
-    if kind in _DELTAS:
-        for name in schema:
-            if name.endswith(SUFFIXES):
-                raise MalformedWeights(
-                    f"the model's tensor {name!r} ends in {name[-2:]!r}, which the encoding {_NAMES[kind]!r} needs for "
-                    f"the parts of tensors; expected names without {', '.join(SUFFIXES)} at the end: rename it, or "
-                    "use encoding.kind f32 or f16"
-                )
+    if kind in _DELTAS and (taken := sorted(KEYS & set(schema))):
+        raise MalformedWeights(
+            f"the model has a tensor named {taken[0]!r}, a key that the encoding {_NAMES[kind]!r} needs for itself; "
+            "rename the tensor, or use encoding.kind f32 or f16"
+        )
 
 
 def most_bytes(schema: Schema) -> int:
     """The largest payload in bytes that any encoding of this schema may have, before zstd and after; readers refuse
     more.
 
-    A part never takes more than a float32 or float64 of each value would: what does is written as it is. The rest is
-    room for the header, whatever writer made it.
+    Codes, scales and places never take more than a float32 of each value would. The rest is room for the header,
+    whatever writer made it.
     """
-    names = sum(3 * (6 * len(name.encode()) + 24 * max(1, len(spec.shape)) + 160) for name, spec in schema.items())
-    return min(8 + container.HEADER_LIMIT, 384 + names) + sum(spec.nbytes + 64 for spec in schema.values())
+    names = sum(6 * len(name.encode()) + 24 * len(spec.shape) + 128 for name, spec in schema.items())
+    return min(8 + HEADER_LIMIT, 2048 + names) + sum(spec.nbytes + 8 for spec in schema.values())

@@ -11,6 +11,7 @@ from fl_node.errors import MalformedWeights
 from fl_node.merging.container import Array
 from fl_node.merging.encodings.kinds import BITMAP, GAPS
 
+_CHUNK: Final = 1 << 18
 _WORDS: Final = (np.dtype("u1"), np.dtype("<u2"), np.dtype("<u4"))
 
 
@@ -31,7 +32,7 @@ def largest(change: Array, density: float) -> Array:
 
 
 def written(places: Array, count: int) -> tuple[str, Array]:
-    """Places in the form of the fewest bytes: the suffix of its key, and the array.
+    """Places in the form of the fewest bytes: its key, and the array.
 
     Gaps: how many values are passed over before each one that is sent, as words of 1, 2 or 4 bytes. The largest word
     passes over as many values as it says, and sends none. Bitmap: bit ``i % 8`` of byte ``i // 8`` is set where value
@@ -56,30 +57,36 @@ def written(places: Array, count: int) -> tuple[str, Array]:
     return GAPS, words
 
 
-def read_gaps(name: str, words: Array, count: int) -> Array:
+def read_gaps(words: Array, count: int) -> Array:
     """Ascending places that a stranger's gaps name.
 
     Raises:
-        MalformedWeights: no place, one beyond the tensor, or words behind the last one.
+        MalformedWeights: no place, one beyond the values, or words behind the last one.
     """
     if words.ndim != 1 or words.dtype not in _WORDS:
         raise MalformedWeights(
-            f"tensor {name!r} has gaps of dtype {words.dtype} and shape {list(words.shape)}, expected a list of U8, "
-            "U16 or U32"
+            f"the payload has gaps of dtype {words.dtype} and shape {list(words.shape)}, expected a list of U8, U16 "
+            "or U32"
         )
     # Each word passes over one value at least.
     if not 1 <= words.size <= count:
-        raise MalformedWeights(f"tensor {name!r} has {words.size} gaps, expected 1 to {count}")
-    sent = words != np.iinfo(words.dtype).max
-    if not sent[-1]:
-        raise MalformedWeights(f"tensor {name!r} has a gap at the end with no value behind it")
-    places: Array = (np.cumsum(words.astype(np.int64) + sent) - 1)[sent]
-    if int(places[-1]) >= count:
-        raise MalformedWeights(f"tensor {name!r} sends value {int(places[-1])}, expected below {count}")
-    return places
+        raise MalformedWeights(f"the payload has {words.size} gaps, expected 1 to {count}")
+    pass_over = np.iinfo(words.dtype).max
+    if int(words[-1]) == pass_over:
+        raise MalformedWeights("the payload has a gap at the end with no value behind it")
+    found, at = [], -1
+    for start in range(0, words.size, _CHUNK):
+        chunk = words[start : start + _CHUNK]
+        sent = chunk != pass_over
+        reached = np.cumsum(chunk.astype(np.int64) + sent) + at
+        found.append(reached[sent])
+        at = int(reached[-1])
+        if at >= count:
+            raise MalformedWeights(f"the payload's gaps reach value {at}, expected below {count}")
+    return np.concatenate(found)
 
 
-def read_bitmap(name: str, bitmap: Array, count: int) -> Array:
+def read_bitmap(bitmap: Array, count: int) -> Array:
     """Ascending places that a stranger's bitmap names.
 
     Raises:
@@ -87,11 +94,11 @@ def read_bitmap(name: str, bitmap: Array, count: int) -> Array:
     """
     if bitmap.dtype != np.uint8 or bitmap.shape != (-(-count // 8),):
         raise MalformedWeights(
-            f"tensor {name!r} has a bitmap of dtype {bitmap.dtype} and shape {list(bitmap.shape)}, expected U8 of "
+            f"the payload has a bitmap of dtype {bitmap.dtype} and shape {list(bitmap.shape)}, expected U8 of "
             f"[{-(-count // 8)}]"
         )
     bits = np.unpackbits(bitmap, bitorder="little")
     places: Array = np.flatnonzero(bits)
     if not places.size or int(places[-1]) >= count:
-        raise MalformedWeights(f"tensor {name!r} has a bitmap with no bit set, or one behind its {count} values")
+        raise MalformedWeights(f"the payload has a bitmap with no bit set, or one behind its {count} values")
     return places
