@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fl_node.content.cid import Cid
+from fl_node.decoding import Decoder, Opening
 from fl_node.merging import weights
 from fl_node.merging.aggregation import Merge, aggregate
 from fl_node.merging.personal import published
@@ -42,10 +43,14 @@ def cid_of(entry: UpdateEntry) -> Cid:
 class Replay:
     """Checks updates of one log. ``read`` gives bytes by CID, from wherever."""
 
-    def __init__(self, spec: Spec, entries: Sequence[Entry], genesis: Tensors, read: Read) -> None:
+    def __init__(
+        self, spec: Spec, entries: Sequence[Entry], genesis: Tensors, read: Read, opener: Opening | None = None
+    ) -> None:
         self.spec, self.entries, self.read = spec, entries, read
         self.genesis = published(spec, genesis)
         self.full = Prefix(entries)
+        schema = weights.schema_of(self.genesis)
+        self.decoder = Decoder(spec, schema, lambda: self.genesis, lambda entry: read(cid_of(entry)), opener)
         self.leaves = [leaf_of(entry) for entry in entries]
 
     def check(self, peers: Sequence[int] | None = None) -> list[UpdateEntry]:
@@ -126,7 +131,7 @@ class Replay:
         return found
 
     def tensors(self, entry: UpdateEntry) -> Tensors:
-        found = weights.decode(self.read(cid_of(entry)), weights.schema_of(self.genesis)).tensors
+        found = self.decoder.tensors(entry, self.full)
         opened = self.full.opened
         commitment = weights.commitment(
             opened.chain_id, opened.ledger, entry.ref.peer, entry.ref.sequence, weights.digest(found)
