@@ -46,6 +46,7 @@ def compose_report(peer: int, draft: Draft, found: Evaluation) -> bytes:
             "confusion": [list(row) for row in found.confusion],
         },
         "training": draft.training,
+        "bytes": draft.sizes,
         "candidates": list(draft.outcomes),
         "software": f"fl-node {__version__}",
     }
