@@ -7,6 +7,7 @@ the owner can admit the site again with another one.
 from __future__ import annotations
 
 import getpass
+import hmac
 import json
 import os
 import secrets
@@ -77,6 +78,12 @@ class Signer:
         from eth_account.messages import encode_defunct
 
         return bytes(self._account.sign_message(encode_defunct(text)).signature)
+
+    def derive(self, info: bytes) -> bytes:
+        """32 secret bytes that follow from the key and ``info``, and from which neither follows: HKDF-SHA256 (RFC 5869)
+        of the private key, without salt."""
+        extracted = hmac.digest(bytes(32), bytes(self._account.key), "sha256")
+        return hmac.digest(extracted, info + b"\x01", "sha256")
 
     def check_chain(self, chain_id: int) -> None:
         """Refuse the keys that everybody knows where they could lose something.
