@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -35,6 +35,11 @@ class Frame(Context):
     since_s: float = Field(description="local time at which that state began, seconds since 1970")
     block: int | None = Field(description="number of the last block looked at")
     behind: int = Field(description="entries in the index that the pages do not show yet")
+    encrypts: bool = Field(description="its spec asks for updates to be encrypted")
+    scores: Literal["exact", "coarse", "withheld"] = Field(
+        description="how peers tell scores: as measured; rounded for privacy; or not at all, as zero"
+    )
+    scores_words: str = Field(description="what that means; empty where they are exact")
 
 
 class Link(Context):

@@ -20,6 +20,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from ledger_ui.contexts import Context, Frame, Query
 from ledger_ui.federation import Shown
 from ledger_ui.lists import asked_of
+from ledger_ui.questions.spent import scores_of
 from ledger_ui.recent import Given, Recent
 from ledger_ui.registry import Elsewhere, Here, Listing, Page, PageError
 from ledger_ui.text import visible
@@ -120,6 +121,7 @@ def frame_of(shown: Shown, db: sqlite3.Connection) -> Frame:
     log_size = db.execute("SELECT value FROM meta WHERE key = 'size'").fetchone()
     now, folded = shown.follower.now, int(known.get("folded") or 0)
     root = known.get("folded_root")
+    scores, scores_words = scores_of(shown.spec.privacy)
     return Frame(
         slug=shown.slug,
         name=shown.spec.name,
@@ -133,6 +135,9 @@ def frame_of(shown: Shown, db: sqlite3.Connection) -> Frame:
         since_s=now.since,
         block=now.block,
         behind=max(0, (log_size[0] if log_size else 0) - folded),
+        encrypts=shown.spec.privacy.encrypt,
+        scores=scores,
+        scores_words=scores_words,
     )
 
 

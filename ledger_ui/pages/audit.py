@@ -55,6 +55,9 @@ class AuditPage(Context):
     verdicts: dict[str, int] = Field(description="how many of them came to each verdict, the gravest first")
     checks: list[CheckCounts]
     groups: list[Group] = Field(description="findings about updates, the gravest first")
+    sealed_words: str = Field(
+        description="what to make of findings that are unknown because updates are encrypted; empty: there are none"
+    )
     more: int = Field(description="groups beyond those; the list as CSV has every finding")
     federation_findings: list[FederationFinding] = Field(description="of the last audit of the whole log")
     notes: list[str] = Field(description="of the last audit of the whole log")
@@ -85,6 +88,7 @@ def audit(here: Here, query: AuditQuery) -> AuditPage:
         verdicts=verdicts,
         checks=audited.counts(db),
         groups=found,
+        sealed_words=audited.SEALED_WORDS if any(group.sealed for group in found) else "",
         more=more,
         federation_findings=federation_findings,
         notes=notes,

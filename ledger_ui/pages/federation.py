@@ -12,9 +12,10 @@ from fl_node.content.names import cid_of_genesis
 from fl_node.records import LedgerOpened
 from ledger_ui.contexts import Context, Digest, Frame
 from ledger_ui.federation import Shown
-from ledger_ui.pages.updates import SELECTED, UpdateRow, row_of
+from ledger_ui.pages.updates import SELECTED, SITES, UpdateRow, row_of
 from ledger_ui.questions.activity import Activity, activity
 from ledger_ui.questions.checkpoints import SignedCheckpoint, checkpoints
+from ledger_ui.questions.exposure import Exposure, exposure
 from ledger_ui.questions.logged import entry_at
 from ledger_ui.questions.scores import Scores, scores
 from ledger_ui.questions.strip import Strip, StripQuery, strip
@@ -60,6 +61,7 @@ class FederationPage(Context):
 
     totals: Totals
     planned_rounds: int
+    exposure: Exposure
     spec: SpecWords
     spec_toml: str = Field(description="the spec as it was deployed, a stranger's text; a long one is cut")
     spec_cut: bool = Field(description="the spec is longer than what spec_toml has of it")
@@ -82,6 +84,7 @@ def federation(here: Here, query: FederationQuery) -> FederationPage:
     return FederationPage(
         totals=known,
         planned_rounds=spec.rounds.planned,
+        exposure=exposure(db, spec),
         spec=spec_words(spec, known.peers_active + known.peers_retired),
         spec_toml=toml[:_LONGEST_TOML],
         spec_cut=len(toml) > _LONGEST_TOML,
@@ -96,7 +99,7 @@ def federation(here: Here, query: FederationQuery) -> FederationPage:
 
 
 def _latest(here: Here) -> list[UpdateRow]:
-    query = f"SELECT {SELECTED} FROM updates u LEFT JOIN sites s ON s.site = u.site ORDER BY u.idx DESC LIMIT ?"  # noqa: S608
+    query = f"SELECT {SELECTED} FROM updates u {SITES} ORDER BY u.idx DESC LIMIT ?"  # noqa: S608
     return [row_of(row) for row in here.db.execute(query, (_LATEST,))]
 
 

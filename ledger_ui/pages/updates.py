@@ -8,9 +8,11 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from fl_node.records import UpdateRef
+from fl_node.merging.encodings import name_of
+from fl_node.records import Flag, UpdateRef
 from ledger_ui.contexts import Context, Link, Paging, Ref
 from ledger_ui.lists import ListQuery, Select, Sorting, asked_of, chips, paging, sortings
+from ledger_ui.questions.audited import ONLY_SEALED
 from ledger_ui.questions.orphans import NONE, Orphans, orphans
 from ledger_ui.registry import Here, Listing, Page, add
 from ledger_ui.text import utc
@@ -47,6 +49,7 @@ class UpdatesQuery(ListQuery):
     attested_max: float | None = Field(None, ge=0, le=100, description="attested score, percent")
     since: str | None = Field(None, pattern=_WHEN, description="block time: a day, UTC, or seconds since 1970")
     until: str | None = Field(None, pattern=_WHEN, description="block time: to the end of a day, or seconds since 1970")
+    sealed: Literal["yes", "no"] | None = Field(None, description="yes: encrypted; no: in the clear")
     parent: str | None = Field(
         None, pattern="^[0-9]{1,10}-[0-9]{1,10}$", description="made from this update with a share, such as 3-12"
     )
@@ -75,6 +78,16 @@ class UpdateRow(Context):
     objections: int
     withdrawn: bool = Field(description="its publisher withdrew it")
     verdict: str | None = Field(description="worst result of its last audit here; none: not audited here")
+    only_sealed: bool = Field(
+        description="what that audit could not know, it could not because the update is encrypted and it had no key"
+    )
+    encoding: str = Field(description="how its bytes carry the weights, as int8-delta+zstd")
+    refers_to: Ref | None = Field(description="the earlier update that its bytes refer to; none: the genesis")
+    encrypted: bool = Field(description="only members and auditors of its moment can read it")
+    sealed_at: int = Field(description="log size that fixed who can; 0: none")
+    update_bytes: int | None = Field(description="its size, by its publisher's word; none: no report at hand says it")
+    plain_bytes: int | None = Field(description="size of the same weights as plain float32, by the same word")
+    epsilon: float | None = Field(description="privacy spent up to it, by the same word; none: nothing is said")
 
 
 class SiteName(Context):
@@ -98,9 +111,11 @@ class UpdatesPage(Context):
 SELECTED: Final = (
     "u.idx, u.peer, u.sequence, u.site, s.name AS site_name, u.round, u.time_s, u.final, u.state, u.score_ppm, "
     "u.base_score_ppm, u.test_samples, u.attested_ppm, u.attested_sites, u.merged, u.merged_by, u.objections, "
-    "u.withdrawn, u.verdict"
+    "u.withdrawn, u.verdict, u.flags, u.encoding, u.refers_to, u.sealed_at, t.size_bytes, t.plain_bytes, t.epsilon, "
+    f"{ONLY_SEALED} AS only_sealed"
 )
-SITES: Final = "LEFT JOIN sites s ON s.site = u.site"
+#: What :data:`SELECTED` needs beside ``updates u``.
+SITES: Final = "LEFT JOIN sites s ON s.site = u.site LEFT JOIN told t ON t.idx = u.idx"
 
 
 def row_of(row: object) -> UpdateRow:
@@ -114,15 +129,27 @@ def row_of(row: object) -> UpdateRow:
             "base_ppm": got["base_score_ppm"],
             "final": bool(got["final"]),
             "withdrawn": bool(got["withdrawn"]),
+            "only_sealed": bool(got["only_sealed"]),
+            "encoding": name_of(int(str(got["encoding"]))),
+            "refers_to": refers_to(int(str(got["refers_to"]))),
+            "encrypted": bool(int(str(got["flags"])) & Flag.ENCRYPTED),
+            "update_bytes": got["size_bytes"],
             **{
                 name: got[name]
                 for name in (
                     *("peer", "site", "site_name", "round", "time_s", "state", "test_samples", "attested_ppm"),
-                    *("attested_sites", "merged", "merged_by", "objections", "verdict"),
+                    *("attested_sites", "merged", "merged_by", "objections", "verdict", "sealed_at", "plain_bytes"),
+                    "epsilon",
                 )
             },
         }
     )
+
+
+def refers_to(number: int) -> str | None:
+    """The update that ``Update.refers_to`` names; ``None``: the genesis."""
+    ref = UpdateRef.unpack(number)
+    return None if ref is None else str(ref)
 
 
 def _select(here: Here, query: UpdatesQuery) -> Select:
@@ -131,6 +158,8 @@ def _select(here: Here, query: UpdatesQuery) -> Select:
     found.only("u.site = ?", query.site)
     found.only("u.round = ?", query.round)
     found.only("u.state = ?", query.state)
+    if query.sealed is not None:
+        found.only("u.flags & 2 = ?", 2 if query.sealed == "yes" else 0)
     if query.verdict == "none":
         found.only("u.verdict IS NULL")
     else:
@@ -181,6 +210,8 @@ def _words(here: Here, query: UpdatesQuery) -> dict[str, str]:
     if query.site is not None:
         name = here.db.execute("SELECT name FROM sites WHERE site = ?", (query.site,)).fetchone()
         found["site"] = f"site {name[0] or 'without a name'}" if name else f"site of peer {query.site}"
+    if query.sealed is not None:
+        found["sealed"] = "encrypted" if query.sealed == "yes" else "in the clear"
     if query.verdict == "none":
         found["verdict"] = "not audited"
     if query.parent is not None:

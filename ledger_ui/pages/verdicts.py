@@ -9,10 +9,11 @@ from typing import Final
 
 from pydantic import Field
 
-from fl_node.audit.verdicts import BY_NAME, CHECKS, Check
+from fl_node.audit.verdicts import BY_NAME, CHECKS, Check, Result
 from fl_node.records import UpdateRef
 from ledger_ui.contexts import Context, Digest, Ref
 from ledger_ui.jobs import scope_of, stands, waiting_before
+from ledger_ui.questions.audited import SEALED_WORDS, is_sealed
 from ledger_ui.registry import Here
 
 #: Where an audit of one update stands.
@@ -33,6 +34,7 @@ class CheckBadge(Context):
     proves: str = Field(description="what ok shows")
     does_not_prove: str
     repeat: str = Field(description="a command by which a person repeats it; empty while there is none")
+    sealed: bool = Field(description="unknown only because the bytes are encrypted, and the audit had no key: no fault")
 
 
 class VerdictPanel(Context):
@@ -51,6 +53,10 @@ class VerdictPanel(Context):
         description="POST here to have it audited; empty where this explorer does not, or the result stands"
     )
     stands: bool = Field(description="all was ok, and the log has not changed since")
+    only_sealed: bool = Field(description="nothing else is the matter: all that is unknown is so for want of a key")
+    sealed_words: str = Field(
+        description="what to make of checks that are unknown because the update is encrypted; empty: there are none"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ def verdict_of(here: Here, idx: int) -> VerdictPanel:
     audit = _audit_of(here.db, found)
     state, detail = _under_way(here.db, update.ref)
     for_good = not state and stands(here.db, scope_of(update.ref))
+    checks = _badges(found)
     return VerdictPanel(
         update=str(update.ref),
         state=state or ("none" if update.verdict is None else "done"),
@@ -83,11 +90,13 @@ def verdict_of(here: Here, idx: int) -> VerdictPanel:
         size=update.size,
         root=audit["root"].hex() if audit is not None and audit["root"] else None,
         ended_s=audit["ended_at"] if audit is not None else None,
-        checks=_badges(found),
+        checks=checks,
         detail=detail,
         command=command_of(here, idx),
         verify_url=here.urls.verify(update.ref) if here.shown.verifies and not for_good else "",
         stands=for_good,
+        only_sealed=_only_sealed(update.verdict, checks),
+        sealed_words=SEALED_WORDS if any(badge.sealed for badge in checks) else "",
     )
 
 
@@ -110,6 +119,7 @@ def badge_of(check: Check, row: sqlite3.Row | None = None) -> CheckBadge:
         proves=check.proves,
         does_not_prove=check.limits,
         repeat="" if row is None else row["repeat"] or "",
+        sealed=row is not None and is_sealed(row["result"], row["detail"]),
     )
 
 
@@ -120,6 +130,11 @@ def _badges(rows: list[sqlite3.Row]) -> list[CheckBadge]:
     # The opening is about the federation, not about one update.
     found += [badge_of(check) for check in CHECKS if check.name not in had and check.name != "opening"]
     return sorted(found, key=lambda badge: badge.number)
+
+
+def _only_sealed(result: str | None, checks: list[CheckBadge]) -> bool:
+    unknown = [badge for badge in checks if badge.result == Result.UNKNOWN and badge.asked]
+    return result == Result.UNKNOWN and bool(unknown) and all(badge.sealed for badge in unknown)
 
 
 def _audit_of(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> sqlite3.Row | None:

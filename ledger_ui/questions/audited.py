@@ -19,6 +19,27 @@ _NUMBER: Final = " ".join(f"WHEN '{check.name}' THEN {check.number}" for check i
 MOST_GROUPS: Final = 50
 _MOST_REFS: Final = 12
 _BATCH: Final = 500
+#: What audits say in a finding that they could not look into for want of a key.
+_SEALED: Final = "encrypted"
+#: Of an update ``u``: all that its last audit could not know, it could not for want of a key.
+ONLY_SEALED: Final = (
+    "(u.verdict = 'unknown' AND NOT EXISTS (SELECT 1 FROM verdicts v WHERE v.idx = u.idx AND v.result = 'unknown' "
+    "AND v.asked AND instr(v.detail, 'encrypted') = 0) AND EXISTS (SELECT 1 FROM verdicts v WHERE v.idx = u.idx AND "
+    "v.result = 'unknown' AND v.asked))"
+)
+SEALED_WORDS: Final = (
+    "No fault: these bytes are encrypted, and this explorer has no keys by design. Members and auditors can check them "
+    "with fl-node audit --identity FILE."
+)
+
+
+def is_sealed(result: str | None, detail: str) -> bool:
+    """Whether a finding is unknown only because the bytes are encrypted.
+
+    >>> is_sealed("unknown", "encrypted: give --identity"), is_sealed("failed", "encrypted"), is_sealed("unknown", "no")
+    (True, False, False)
+    """
+    return result == Result.UNKNOWN and _SEALED in detail
 
 
 class AuditRun(Context):
@@ -55,6 +76,7 @@ class Group(Context):
     updates: int
     first: list[Ref] = Field(description="the first of them")
     size: int | None = Field(description="entries that the log had when the first of them was audited")
+    sealed: bool = Field(description="unknown only because the bytes are encrypted, and the audit had no key: no fault")
 
 
 class FederationFinding(Context):
@@ -215,4 +237,5 @@ def _group(db: sqlite3.Connection, row: sqlite3.Row) -> Group | None:
         updates=row["many"],
         first=[f"{one['peer']}#{one['sequence']}" for one in some],
         size=first["verdict_size"],
+        sealed=is_sealed(row["result"], first["detail"]),
     )

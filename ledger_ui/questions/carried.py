@@ -7,22 +7,17 @@ from typing import Final
 
 from pydantic import Field
 
+from fl_node.errors import MalformedWeights
+from fl_node.merging.encodings import is_delta, kind_of, name_of
 from fl_node.records import ZSTD, Encoding, UpdateRef
 from ledger_ui.contexts import Context, Ref
 
-_NAMES: Final = {
-    Encoding.SAFETENSORS: "f32",
-    Encoding.F16: "f16",
-    Encoding.INT8_DELTA: "int8-delta",
-    Encoding.TOP_K_DELTA: "top-k-delta",
-}
 _WORDS: Final = {
     Encoding.SAFETENSORS: "every value, as float32",
     Encoding.F16: "every value, in half precision",
     Encoding.INT8_DELTA: "what changed since {since}, in 8 bits a value with a scale for each block",
     Encoding.TOP_K_DELTA: "of what changed since {since} the largest values",
 }
-_DELTAS: Final = (Encoding.INT8_DELTA, Encoding.TOP_K_DELTA)
 
 
 class Carried(Context):
@@ -36,25 +31,16 @@ class Carried(Context):
     trouble: str = Field(description="why nobody can follow that reference; empty: it is as the rules allow")
 
 
-def name_of(encoding: int) -> str:
-    """An update's encoding as ``Update.encoding`` has it, by name.
-
-    >>> name_of(0), name_of(2 | 0x80), name_of(99)
-    ('f32', 'int8-delta+zstd', 'encoding 99')
-    """
-    kind = _kind(encoding)
-    name = f"encoding {encoding & ~ZSTD}" if kind is None else _NAMES[kind]
-    return name + ("+zstd" if encoding & ZSTD else "")
-
-
 def words_of(encoding: int, refers_to: int) -> str:
     """What an encoding means.
 
     >>> words_of(3, 0)
     'of what changed since the genesis the largest values'
     """
-    kind = _kind(encoding)
-    words = "in a way that this version does not know" if kind is None else _WORDS[kind].format(since=since(refers_to))
+    try:
+        words = _WORDS[kind_of(encoding)].format(since=since(refers_to))
+    except MalformedWeights:
+        return "in a way that this version does not know"
     return words + ("; then compressed by zstd" if encoding & ZSTD else "")
 
 
@@ -84,15 +70,8 @@ def carried(db: sqlite3.Connection, ref: UpdateRef, encoding: int, refers_to: in
     return Carried(
         encoding=name_of(encoding),
         words=words_of(encoding, refers_to),
-        delta=_kind(encoding) in _DELTAS,
+        delta=is_delta(encoding),
         refers_to=None if target is None else str(target),
         refers_entry=row[0] if row else None,
         trouble=trouble,
     )
-
-
-def _kind(encoding: int) -> Encoding | None:
-    try:
-        return Encoding(encoding & ~ZSTD)
-    except ValueError:
-        return None

@@ -7,9 +7,9 @@ from typing import Final
 
 from pydantic import Field
 
+from fl_node.merging.encodings import name_of
 from fl_node.spec import Spec
 from ledger_ui.contexts import Context
-from ledger_ui.questions.carried import name_of
 from ledger_ui.questions.spent import Mechanism, PeerSpent, everybody, mechanism_of
 from ledger_ui.questions.traffic import Volume, traffic_totals, volume
 

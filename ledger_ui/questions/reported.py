@@ -10,8 +10,11 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from fl_node.records import UpdatePublished
+from fl_node.merging.encodings import name_of
+from fl_node.records import ZSTD, UpdatePublished
 from ledger_ui.contexts import Context
+from ledger_ui.index.claims import bytes_in, privacy_in, traffic_in
+from ledger_ui.questions.traffic import TrafficRow, part, traffic_rows
 from ledger_ui.strange import json_of
 from ledger_ui.text import storable
 
@@ -57,6 +60,41 @@ class CandidateSaid(Context):
     reason: str
 
 
+class BytesSaid(Context):
+    """The update's size, by its publisher's word."""
+
+    update_bytes: int = Field(description="as published")
+    plain_bytes: int | None = Field(description="as plain float32 weights, unencrypted; none: unsaid")
+    part_ppm: int | None = Field(description="published for each plain byte, parts per million")
+    encoding: str = Field(description="a stranger's text; empty: unsaid")
+    zstd: bool | None = Field(description="compressed; none: unsaid")
+    full: bool | None = Field(description="whole, rather than what changed; none: unsaid")
+
+
+class PrivacySaid(Context):
+    """Privacy spent so far, this update included, by its publisher's word."""
+
+    mechanism: str = Field(description="a stranger's text, such as example or update")
+    accountant: str = Field(description="a stranger's text")
+    epsilon: float
+    delta: float | None
+    noise_multiplier: float | None
+    clip_norm: float | None
+    sample_rate: float | None
+    steps: int | None
+    budget_epsilon: float | None
+    scores: str = Field(description="how scores are told, by the report; a stranger's text")
+
+
+class TrafficSaid(Context):
+    """Bytes that have gone through the publisher since it started, by its word."""
+
+    sent_bytes: int
+    received_bytes: int
+    rows: list[TrafficRow] = Field(description="by counterpart and kind, the most first; sixty at most")
+    cut: bool = Field(description="there are further ones")
+
+
 class Reported(Context):
     """What is known of an update's report."""
 
@@ -75,6 +113,9 @@ class Reported(Context):
     )
     training: list[Said]
     candidates: list[CandidateSaid]
+    bytes: BytesSaid | None = Field(description="none: it does not say")
+    privacy: PrivacySaid | None = Field(description="none: it does not say that privacy was spent")
+    traffic: TrafficSaid | None = Field(description="none: it does not say")
     software: str
 
 
@@ -104,6 +145,9 @@ def reported_of(db: sqlite3.Connection, index: int, body: UpdatePublished) -> Re
         confusion_left_out=left_out,
         training=_training(table.get("training")),
         candidates=_candidates(table.get("candidates")),
+        bytes=_bytes(table),
+        privacy=_privacy(table),
+        traffic=_traffic(table),
         software=_text(table.get("software", "")),
     )
 
@@ -120,6 +164,9 @@ def _told(state: str, detail: str = "", size: int | None = None, tried: float | 
         confusion_left_out=False,
         training=[],
         candidates=[],
+        bytes=None,
+        privacy=None,
+        traffic=None,
         software="",
     )
 
@@ -148,7 +195,40 @@ def _differs(table: Mapping[str, Any], body: UpdatePublished) -> list[str]:
         said = table.get(name)
         if type(said) is not type(value) or said != value:
             found.append(f"{name} is {_text(said)[:80]} in the report, {value} on the ledger")
+    size = bytes_in(table)
+    if size is not None and size.encoding:
+        written = size.encoding + ("+zstd" if size.zstd else "")
+        recorded_as = name_of(update.encoding if size.zstd is not None else update.encoding & ~ZSTD)
+        if written != recorded_as:
+            found.append(f"the encoding is {written} in the report, {recorded_as} on the ledger")
     return found
+
+
+def _bytes(table: Mapping[str, Any]) -> BytesSaid | None:
+    said = bytes_in(table)
+    if said is None:
+        return None
+    return BytesSaid(
+        update_bytes=said.update,
+        plain_bytes=said.plain,
+        part_ppm=part(said.update, said.plain),
+        encoding=said.encoding,
+        zstd=said.zstd,
+        full=said.full,
+    )
+
+
+def _privacy(table: Mapping[str, Any]) -> PrivacySaid | None:
+    said = privacy_in(table)
+    return None if said is None else PrivacySaid(**{name: getattr(said, name) for name in PrivacySaid.model_fields})
+
+
+def _traffic(table: Mapping[str, Any]) -> TrafficSaid | None:
+    said = traffic_in(table)
+    if said is None:
+        return None
+    rows, cut = traffic_rows(said)
+    return TrafficSaid(sent_bytes=said.sent_bytes, received_bytes=said.received_bytes, rows=rows, cut=cut)
 
 
 def _metrics(table: Any) -> list[Metric]:

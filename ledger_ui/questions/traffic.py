@@ -9,10 +9,10 @@ from typing import Final
 
 from pydantic import Field
 
+from fl_node.merging.encodings import name_of
 from fl_node.records import PPM
 from ledger_ui.contexts import Context, Ref
 from ledger_ui.index.claims import TrafficClaim, TrafficLine, traffic_in
-from ledger_ui.questions.carried import name_of
 from ledger_ui.strange import json_of
 
 _LISTED: Final = 12
