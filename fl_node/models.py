@@ -105,7 +105,7 @@ def obtain_model(
         most = most_content_bytes(spec, schema)
 
         def bytes_of(entry: UpdateEntry) -> Buffer:
-            return _bytes_of(entry, prefix, stores, fetcher, most)
+            return stored_or_fetched(entry, prefix, stores, fetcher, most)
 
         decoder = Decoder(spec, schema, lambda: published(spec, genesis), bytes_of, opener)
         for entry in wanted:
@@ -113,7 +113,7 @@ def obtain_model(
                 data = bytes_of(entry)
                 tensors = decoder.tensors(entry, prefix, data)
                 if entry.update.flags & Flag.ENCRYPTED or entry.update.encoding:
-                    data = _file_of(prefix, entry, tensors)
+                    data = canonical_file(prefix, entry, tensors)
                 found = Obtained(entry, data, tensors)
                 return _filled(spec, prefix, found, genesis, state) if spec.merging.personal else found
             except (ContentError, MalformedWeights, Unreadable):
@@ -128,20 +128,26 @@ def _filled(spec: Spec, prefix: Prefix, found: Obtained, genesis: Tensors, state
     layers = OwnLayers(spec, lambda: genesis, state, f"{opened.chain_id}/{opened.ledger}")
     number = layers.newest(_LATEST) if state else 0
     tensors = layers.join(found.tensors, number)
-    data = _file_of(prefix, found.entry, tensors)
+    data = canonical_file(prefix, found.entry, tensors)
     return Obtained(found.entry, data, tensors, "state" if number else "genesis")
 
 
-def _file_of(prefix: Prefix, entry: UpdateEntry, tensors: Tensors) -> bytes:
+def canonical_file(prefix: Prefix, entry: UpdateEntry, tensors: Tensors) -> bytes:
     """The canonical file of an update's weights."""
     opened = prefix.opened
     origin = weights.origin(opened.chain_id, opened.ledger, entry.ref.peer, entry.ref.sequence)
     return b"".join(bytes(buffer) for buffer in weights.encode(tensors, origin))
 
 
-def _bytes_of(
+def stored_or_fetched(
     entry: UpdateEntry, prefix: Prefix, stores: Sequence[ContentStore], fetcher: Fetcher, most: int
 ) -> Buffer:
+    """An update's content, of at most ``most`` bytes: from the first store that has it undamaged, or from any peer.
+
+    Raises:
+        ContentUnavailable: nobody gives it now.
+        ContentMismatch: it is larger, or no file that may be read.
+    """
     cid = cid_of_update(entry.update)
     data = _kept(stores, cid, most)
     if data is not None:
