@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fl_node.budget import Account
 from fl_node.errors import DataError, SpecError, TrainingDiverged, TrainingFailed, UsageError
 from fl_node.learning.dataset import Dataset
 from fl_node.learning.gradients import Gradients, autograd, clipped, mean_gradient, proximal
@@ -22,8 +23,10 @@ from fl_node.learning.linear import LinearGradients
 from fl_node.learning.metrics import Evaluation, measure, measure_masks
 from fl_node.learning.models import Weights, build, get_weights, set_weights
 from fl_node.learning.named import resolve
+from fl_node.learning.noise import Noise
 from fl_node.learning.optimizer_state import OptimizerStates
 from fl_node.learning.optimizers import optimizer
+from fl_node.learning.private import Noises, Privacy
 from fl_node.learning.schedule import learning_rate
 from fl_node.learning.splits import Splits
 from fl_node.spec import Spec
@@ -52,6 +55,7 @@ class Trainer:
 
     The same spec, rows, peer number, sequence and starting weights give the same weights to the bit on the same machine
     with one thread (``torch.set_num_threads(1)``); with several threads or on a GPU they may differ in the last bits.
+    Under differential privacy (``privacy.mechanism``) they never do: noise that can be drawn again hides nothing.
 
     Args:
         spec: the federation's.
@@ -60,13 +64,24 @@ class Trainer:
         device: ``auto`` (a GPU if torch sees one), ``cpu``, ``cuda`` or ``cuda:N``.
         states: folder for optimiser states, so that they outlive the process; without one they are kept in memory. Used
             only if ``training.reset_optimizer`` is false.
+        account: of the privacy budget; in memory where none is given. Used only under a mechanism.
+        noises: the randomness of private training by sequence; secret unless given.
 
     Raises:
-        SpecError: the model or the loop cannot be built.
-        UsageError: no such device.
+        SpecError: the model or the loop cannot be built, or not trained by the spec's privacy mechanism.
+        UsageError: no such device, or what the mechanism needs is not installed.
     """
 
-    def __init__(self, spec: Spec, splits: Splits, peer: int, device: str = "auto", states: Path | None = None) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        splits: Splits,
+        peer: int,
+        device: str = "auto",
+        states: Path | None = None,
+        account: Account | None = None,
+        noises: Noises | None = None,
+    ) -> None:
         self.spec = spec
         self.splits = splits
         self.peer = peer
@@ -78,11 +93,17 @@ class Trainer:
         self._class_weights = _class_weights(spec, splits.train)
         self._loop = resolve(spec.training.loop, "training.loop", SpecError) if spec.training.loop else None
         self._states = None if spec.training.reset_optimizer else OptimizerStates(states)
+        self.privacy: Privacy | None = None
+        if spec.privacy.mechanism != "none":
+            self.privacy = Privacy(spec, self.module, len(splits.train), account or Account(), noises)
 
     def train(self, weights: Mapping[str, NDArray[Any]], sequence: int) -> tuple[Weights, TrainReport]:
         """Train for ``training.epochs`` from these weights, which stay as they are.
 
+        Under a privacy mechanism the account is charged first, durably, whatever comes of the training.
+
         Raises:
+            BudgetSpent: the privacy budget does not allow it. Nothing was trained.
             TrainingDiverged: the loss or a weight is no longer finite.
             TrainingFailed: the user's own loop raised.
             MalformedWeights: the weights are not this model's.
@@ -90,15 +111,27 @@ class Trainer:
         start = time.perf_counter()
         set_weights(self.module, weights)
         seed = training_seed(self.spec.training.seed, self.peer, sequence)
+        noise = None
+        if self.privacy is not None:
+            noise = self.privacy.spend(sequence)
+            seed = noise.seed()
         self.module.train()
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)
-            if self._loop is None:
-                loss, steps = self._epochs(seed, sequence)
-            else:
+            if self._loop is not None:
                 loss, steps = self._own_loop(self._loop, seed), 0
+            elif self.privacy is not None and noise is not None and self.privacy.by_example:
+                loss, steps = self._noisy_steps(self.privacy, noise, sequence)
+            else:
+                loss, steps = self._epochs(seed, sequence)
         found = get_weights(self.module)
         failure = diverged(self.spec, loss, found)
+        if failure is None and self.privacy is not None and noise is not None:
+            if self.privacy.by_example:
+                found = self.privacy.only_trained(weights, found)
+            else:
+                found = self.privacy.noisy_change(weights, found, noise)
+            failure = diverged(self.spec, loss, found)
         if failure is not None:
             raise failure
         return found, TrainReport(loss, steps, time.perf_counter() - start, len(self.splits.train))
@@ -141,11 +174,43 @@ class Trainer:
         set_weights(self.module, weights)
         return evaluate(self.module, data, self.spec, full)
 
-    def _epochs(self, seed: int, sequence: int) -> tuple[float, int]:
+    def _train_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         if self._rows is None:
             train = self.splits.train
             self._rows = (_tensor(train.features).to(self.device), _tensor(train.labels).to(self.device))
-        features, labels = self._rows
+        return self._rows
+
+    def _noisy_steps(self, privacy: Privacy, noise: Noise, sequence: int) -> tuple[float, int]:
+        """DP-SGD. The loss is the mean over the rows that were drawn, before each step; it stays with this peer."""
+        features, labels = self._train_rows()
+        training = self.spec.training
+        rule = optimizer(training, self._parameters)
+        if self._states is not None:
+            self._states.load(rule, sequence)
+        sums = privacy.sums(self.module)
+
+        def noisy(inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+            loss, found = sums(inputs, targets)
+            return torch.tensor(loss), privacy.noisy_mean(found, noise)
+
+        gradients, total, drawn, steps = self._bounded(noisy), 0.0, 0, 0
+        try:
+            for chosen in privacy.batches(noise, len(labels)):
+                rows = torch.from_numpy(chosen).to(self.device)
+                loss, slopes = gradients(features[rows], labels[rows])
+                rule.rate = learning_rate(training, self.spec.rounds.planned, sequence, steps / privacy.steps)
+                rule.step(slopes)
+                total, drawn, steps = total + float(loss), drawn + len(chosen), steps + 1
+        finally:
+            sums.close()
+        if self._states is not None:
+            self._states.save(rule, sequence)
+        # One row's logits that overflow are no failure: it was left out of the sums.
+        mean = total / max(1, drawn)
+        return mean if math.isfinite(mean) else 0.0, steps
+
+    def _epochs(self, seed: int, sequence: int) -> tuple[float, int]:
+        features, labels = self._train_rows()
         training = self.spec.training
         size, count = training.batch_size, len(labels)
         scheduled, planned_steps = training.schedule != "constant", training.epochs * math.ceil(count / size)
@@ -173,14 +238,18 @@ class Trainer:
         return float(total) / count, steps
 
     def _gradients(self) -> Gradients:
-        """The closed form for the built-in linear model, at half the cost; else what autograd computes. With the spec's
-        pull towards where the parameters are now, and its bound on the sum of both."""
-        training, weights = self.spec.training, self._loss_weights()
+        """The closed form for the built-in linear model, at half the cost; else what autograd computes."""
+        weights = self._loss_weights()
         if self.spec.model.name == "logistic":
             weight, bias = self._parameters
             found: Gradients = LinearGradients(weight, bias, weights)
         else:
             found = autograd(self.module, self._parameters, weights)
+        return self._bounded(found)
+
+    def _bounded(self, found: Gradients) -> Gradients:
+        """With the spec's pull towards where the parameters are now, and its bound on the sum of both."""
+        training = self.spec.training
         if training.proximal:
             found = proximal(found, self._parameters, training.proximal)
         return clipped(found, training.clip_gradient) if training.clip_gradient else found
