@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from markupsafe import Markup
 
-from ledger_ui.charts import activity, bars, conduct, heat, matrix, scores, strip
+from ledger_ui.charts import activity, bars, conduct, heat, matrix, scores, spent, strip
 
 #: By name; a chart's module is imported here.
 CHARTS: dict[str, Callable[..., Markup]] = {
@@ -18,6 +18,7 @@ CHARTS: dict[str, Callable[..., Markup]] = {
     "matrix": matrix.draw,
     "own_scores": conduct.own_scores,
     "scores": scores.draw,
+    "spent": spent.draw,
     "strip": strip.draw,
 }
 

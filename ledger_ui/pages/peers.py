@@ -14,6 +14,9 @@ from ledger_ui.questions.given import Given, given
 from ledger_ui.questions.members import LATEST, STANDING, Member, Whose, member, roles_of
 from ledger_ui.questions.own import Own, own, recent
 from ledger_ui.questions.presence import Presence, presence
+from ledger_ui.questions.recipients import RecipientKey, recipient_keys
+from ledger_ui.questions.spent import Spent, spent
+from ledger_ui.questions.traffic import PeerBytes, peer_bytes
 from ledger_ui.registry import Here, Listing, Page, add, not_here
 
 Sort = Literal["number", "updates", "round", "last", "claimed", "attested"]
@@ -155,6 +158,9 @@ class PeerPage(Context):
     max_staleness: int = Field(description="own updates since an entry after which the spec has it merged no more")
     given: Given
     presence: Presence
+    keys: list[RecipientKey] = Field(description="newest first; the last thirty")
+    bytes: PeerBytes
+    spent: Spent
 
 
 def peer(here: Here, query: object, number: int) -> PeerPage:
@@ -173,6 +179,9 @@ def peer(here: Here, query: object, number: int) -> PeerPage:
         max_staleness=here.shown.spec.merging.max_staleness,
         given=given(here.db, whose, rows),
         presence=presence(here.db, whose, rows),
+        keys=recipient_keys(here.db, whose),
+        bytes=peer_bytes(here.db, number),
+        spent=spent(here.db, number, here.shown.spec.privacy),
     )
 
 

@@ -16,6 +16,7 @@ from ledger_ui.questions.members import Member, Whose, site_peers
 from ledger_ui.questions.own import Own, own, recent
 from ledger_ui.questions.presence import Presence, presence
 from ledger_ui.questions.ranges import RoundsQuery
+from ledger_ui.questions.recipients import RecipientKey, recipient_keys
 from ledger_ui.questions.strip import Strip, strip
 from ledger_ui.registry import Here, Listing, Page, add, not_here
 
@@ -150,6 +151,7 @@ class SitePage(Context):
     max_staleness: int = Field(description="own updates since an entry after which the spec has it merged no more")
     given: Given
     presence: Presence
+    keys: list[RecipientKey] = Field(description="of its peers, newest first; the last thirty")
     strip: Strip
 
 
@@ -173,6 +175,7 @@ def site(here: Here, query: SiteQuery, number: int) -> SitePage:
         max_staleness=here.shown.spec.merging.max_staleness,
         given=given(db, whose, rows),
         presence=presence(db, whose, rows),
+        keys=recipient_keys(db, whose),
         strip=strip(here, query.first, query.last, site=number, url=here.urls.site(number)),
     )
 

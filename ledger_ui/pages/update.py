@@ -13,6 +13,7 @@ from fl_node.records import UpdatePublished, UpdateRef
 from ledger_ui.contexts import Context, Link
 from ledger_ui.pages.updates import SELECTED, SITES, UpdateRow, row_of
 from ledger_ui.pages.verdicts import VerdictPanel, verdict_of
+from ledger_ui.questions.carried import Carried, carried
 from ledger_ui.questions.commands import Command, commands_of, own_command
 from ledger_ui.questions.facts import Fact, facts_of
 from ledger_ui.questions.kin import Kin, kin_of
@@ -20,6 +21,7 @@ from ledger_ui.questions.logged import RawEntry, entry_at, raw_of, root_of
 from ledger_ui.questions.orphans import Orphans, orphans
 from ledger_ui.questions.others import Others, others_of
 from ledger_ui.questions.reported import Reported, reported_of
+from ledger_ui.questions.sealing import Sealing, sealing_of
 from ledger_ui.questions.sent import Sent, sent_of
 from ledger_ui.registry import Here, Page, PageError, add
 from ledger_ui.text import storable
@@ -60,6 +62,8 @@ class UpdatePage(Context):
     seen_root_holds: bool | None = Field(
         description="whether the log at the size that it had seen has the root that it recorded; none: no such size"
     )
+    sealing: Sealing
+    carried: Carried
     kin: Kin
     others: Others
     audit: VerdictPanel
@@ -93,6 +97,14 @@ def update(here: Here, query: object, ref: str) -> UpdatePage:
         gain_ppm=row["score_ppm"] - row["base_score_ppm"],
         facts=[fact for fact in facts_of(entry, here.urls) if not fact.name.startswith("parent")],
         seen_root_holds=None if seen_root is None else seen_root == body.update.seen_root,
+        sealing=sealing_of(
+            here.db,
+            index,
+            int(body.update.flags),
+            body.update.sealed_at,
+            wanted=here.shown.spec.privacy.encrypt,
+        ),
+        carried=carried(here.db, body.ref, int(body.update.encoding), body.update.refers_to),
         kin=kin_of(here.db, index, body),
         others=others_of(here.db, row),
         audit=verdict_of(here, index),
