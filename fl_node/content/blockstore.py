@@ -1,6 +1,7 @@
 """The embedded content store: files in the peer's state folder, one object each (see ``objects``).
 
-Layout of the folder: ``objects/<cid>``, ``broken/<cid>`` (what failed its check, kept for a look), ``pins.sqlite``.
+Layout of the folder: ``objects/<cid>``, ``partial/<cid>`` (what a fetch that stopped has got so far), ``broken/<cid>``
+(what failed its check, kept for a look), ``pins.sqlite``.
 Any number of processes may read and add at the same time; collection and pinning take a lock.
 """
 
@@ -13,7 +14,7 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from typing import Final
 from fl_node.content.cid import Cid
 from fl_node.content.memory import expired
 from fl_node.content.objects import read_dag, remove_abandoned, store_errors, sync_folder, write_object
+from fl_node.content.partial import Partial, Partials
 from fl_node.content.pins import Pins
 from fl_node.content.protocol import Collected, Held, Pin, Region
 from fl_node.content.unixfs import CHUNK_BYTES, Buffer, Dag, build, views
@@ -63,6 +65,7 @@ class Blockstore:
             with store_errors(folder):
                 self._objects.mkdir(parents=True, exist_ok=True)
         self._pins = Pins(folder)
+        self._partials = Partials(folder)
 
     # ---- files ---------------------------------------------------------------------------------------------------
 
@@ -184,6 +187,37 @@ class Blockstore:
         except OSError:
             return None
 
+    def label(self, cid: Cid) -> str:
+        place = self._find(cid)
+        return "" if place is None else self._pins.label(place.root)
+
+    # ---- files on their way: fl_node.content.protocol.Resuming -----------------------------------------------------
+
+    def resume(self, cid: Cid, max_bytes: int) -> Partial | None:
+        with store_errors(self.folder):
+            return self._partials.resume(cid, max_bytes)
+
+    def begin(self, dag: Dag) -> Partial | None:
+        with store_errors(self.folder):
+            return self._partials.begin(dag)
+
+    def finish(self, partial: Partial, *, label: str, round: int | None) -> memoryview:
+        dag = partial.dag
+        with store_errors(self.folder), self._exclusive(shared=True):
+            self._pins.set(Pin(dag.root, label, round), durable=False)
+            data = partial.complete(self._path(dag.root))
+            self._remember(dag)
+            self._checked.update(cid for cid, _ in dag.walk())
+        return data
+
+    def held_leaves(self, digests: Collection[bytes]) -> Iterator[tuple[bytes, Buffer]]:
+        with self._lock:
+            self._scan()
+            known = [digest for digest in digests if Cid("raw", digest) in self._places]
+        for digest in known:
+            with contextlib.suppress(ContentMismatch, ContentUnavailable):
+                yield digest, self.block(Cid("raw", digest))
+
     # ---- retention -----------------------------------------------------------------------------------------------
 
     def pin(self, cid: Cid, label: str, round: int | None = None) -> None:
@@ -210,6 +244,7 @@ class Blockstore:
                     self._path(cid).unlink(missing_ok=True)
                     self._forget(cid)
                 remove_abandoned(self._objects)
+                freed += self._partials.purge()
             return Collected(tuple(gone), freed)
 
     def close(self) -> None:

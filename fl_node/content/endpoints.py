@@ -37,7 +37,8 @@ ANYWHERE: Final[tuple[Network, ...]] = (ipaddress.ip_network("0.0.0.0/0"), ipadd
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A gateway as announced. ``tls_pin``: SHA-256 of the certificate (DER) that https must show; empty: any valid."""
+    """A gateway as announced. ``tls_pin``: SHA-256 of the public key (SubjectPublicKeyInfo) that its certificate must
+    hold over https; empty: any certificate that this system trusts for that name."""
 
     scheme: str
     host: str

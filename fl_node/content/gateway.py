@@ -7,12 +7,17 @@ block). Kubo, Helia and anyone who can hash reads it. Source: specs.ipfs.tech/ht
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from fl_node.content import car
 from fl_node.content.cid import Cid
-from fl_node.content.http_server import Handler, HttpServer, Part, Request, Response, text
-from fl_node.content.protocol import ContentStore
+from fl_node.content.http_messages import Handler, Part, Request, Response, text
+from fl_node.content.http_server import HttpServer
+from fl_node.content.meter import HEADER, PATHS, Kind, Meter, claimed, kind_of
+from fl_node.content.protocol import ContentStore, Labelled
+from fl_node.content.rates import RateLimits
+from fl_node.content.tls import NO_PIN, ServerTls
 from fl_node.content.unixfs import Dag, assemble
 from fl_node.errors import ContentError, ContentUnavailable, UsageError
 
@@ -31,6 +36,9 @@ class Gateway:
 
     Args:
         routes: further paths, such as ``/healthz``, and who answers them; ``/tile/`` stands for all that begin so.
+        tls: the certificate to speak TLS with; without one, plain HTTP.
+        rates: how much each remote address may ask for.
+        meter: counts what goes out, by who says that it asks.
 
     Raises:
         PortTaken: the address cannot be listened on.
@@ -44,17 +52,31 @@ class Gateway:
         *,
         routes: Mapping[str, Handler] | None = None,
         max_connections: int = 256,
+        tls: ServerTls | None = None,
+        rates: RateLimits | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._store = store
         self._routes = dict(routes or {})
-        self._server = HttpServer(host, port, self.answer, max_connections=max_connections)
+        self._tls = tls
+        self._meter = meter
+        handler = self.answer if meter is None else self._metered
+        self._server = HttpServer(host, port, handler, max_connections=max_connections, tls=tls, rates=rates)
         self.host = host
         self.port = self._server.port
 
     @property
     def endpoint(self) -> str:
         """The URL under which this machine reaches it."""
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://[{self.host}]:{self.port}" if ":" in self.host else f"{scheme}://{self.host}:{self.port}"
+
+    @property
+    def tls_pin(self) -> bytes:
+        """What to announce beside :attr:`endpoint`: SHA-256 of the public key that its certificate holds; 32 zero bytes
+        where there is no TLS, or authorities vouch for the certificate. Changes if that is replaced with another key.
+        """
+        return NO_PIN if self._tls is None else self._tls.pin
 
     def close(self) -> None:
         self._server.close()
@@ -90,6 +112,28 @@ class Gateway:
             return text(status, f"{cid} is not here; ask another provider")
         except ContentError as cause:
             return text(500, f"cannot serve {cid}: {cause}")
+
+    def _metered(self, request: Request) -> Response:
+        response, meter = self.answer(request), self._meter
+        if meter is None or not response.length_bytes:
+            return response
+
+        def sent(num_bytes: int) -> None:
+            claim = claimed(request.headers.get(HEADER))
+            meter.sent(request.address, claim, self._kind(request) if response.status == 200 else "other", num_bytes)
+
+        return replace(response, sent=sent)
+
+    def _kind(self, request: Request) -> Kind:
+        """What was served at this path."""
+        if not request.path.startswith(PREFIX):
+            return next((kind for start, kind in PATHS if request.path.startswith(start)), "other")
+        if not isinstance(self._store, Labelled):
+            return "other"
+        try:
+            return kind_of(self._store.label(Cid.parse(request.path[len(PREFIX) :].removesuffix("/"))))
+        except (ContentError, UsageError):
+            return "other"
 
     def _raw(self, cid: Cid, request: Request) -> Response:
         size = self._store.block_size(cid)

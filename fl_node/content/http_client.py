@@ -17,6 +17,8 @@ from typing import Final
 
 from fl_node.content.cid import Cid
 from fl_node.content.endpoints import Endpoint, Network, Resolver, resolve
+from fl_node.content.meter import HEADER
+from fl_node.content.tls import client_context, spki_pin
 from fl_node.errors import ContentMismatch, ContentUnavailable
 
 _MAX_HEAD_BYTES: Final = 16 << 10
@@ -24,6 +26,9 @@ _CONNECT_S: Final = 5.0
 _STALL_S: Final = 15.0
 ABSENT: Final = (404, 410, 412)
 BLOCK: Final = "application/vnd.ipld.raw"
+#: "Not now": too much was asked, or too many ask.
+_NOT_NOW: Final = (429, 503)
+_LONGEST_PAUSE_S: Final = 3600
 _PATH: Final = re.compile("/[!-~]*")
 
 
@@ -31,15 +36,33 @@ class NotHere(ContentUnavailable):
     """The provider answers, but has not got this block: no reason to think less of it."""
 
 
+class NotNow(ContentUnavailable):
+    """The provider answers, but asks to come again in ``wait_s`` seconds: no reason to think less of it."""
+
+    def __init__(self, message: str, wait_s: float) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
 class Connection:
     """A keep-alive connection to one endpoint, at an address that was checked.
+
+    Args:
+        claim: number of the peer that asks, told with each request; 0 tells nothing.
+
+    ``body_bytes`` counts what came in bodies, good or not. ``open``: it can carry another question.
 
     Raises (on construction):
         ContentUnavailable: denied, unreachable, or its certificate is not the announced one.
     """
 
-    def __init__(self, endpoint: Endpoint, networks: Sequence[Network], resolver: Resolver, deadline: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, networks: Sequence[Network], resolver: Resolver, deadline: float, claim: int = 0
+    ) -> None:
         self.endpoint = endpoint
+        self.body_bytes = 0
+        self.open = True
+        self._claim = f"{HEADER}: {claim}\r\n" if claim else ""
         self.used_at = time.monotonic()
         self.fresh = True
         self._pending = b""
@@ -129,7 +152,7 @@ class Connection:
         self._wait(deadline)
         self._socket.sendall(
             f"{method} {path} HTTP/1.1\r\nHost: {self.endpoint.authority}\r\nAccept: {accept}\r\n"
-            "Accept-Encoding: identity\r\nUser-Agent: fl-node\r\n\r\n".encode()
+            f"Accept-Encoding: identity\r\nUser-Agent: fl-node\r\n{self._claim}\r\n".encode()
         )
 
     def _response_length(self, what: str, deadline: float, *, body: bool = True) -> int:
@@ -144,10 +167,15 @@ class Connection:
             received += more
         self._pending = bytes(received[end + 4 :])
         status, headers = _parse_head(bytes(received[:end]), self.endpoint)
-        length = _length(headers, self.endpoint) if status in (200, *ABSENT) else 0
+        self.open = headers.get("connection", "").lower() != "close"
+        length = _length(headers, self.endpoint) if status in (200, *ABSENT, *_NOT_NOW) else 0
         if status in ABSENT:
             self._skip(length if body else 0, deadline)
             raise NotHere(f"{self.endpoint} has not got {what}")
+        if status in _NOT_NOW:
+            self._skip(length if body else 0, deadline)
+            wait_s = _retry_after_s(headers)
+            raise NotNow(f"{self.endpoint} answered {status}: come again in {wait_s:g} s", wait_s)
         if status != 200:
             what = "a redirect, which is never followed" if 300 <= status < 400 else "expected 200"
             raise ContentUnavailable(f"{self.endpoint} answered {status}: {what}")
@@ -155,7 +183,7 @@ class Connection:
 
     def _skip(self, length: int, deadline: float) -> None:
         if length > _MAX_HEAD_BYTES:
-            raise ContentUnavailable(f"{self.endpoint} has not got it, and says so in {length} bytes")
+            raise ContentUnavailable(f"{self.endpoint} refuses, and says so in {length} bytes")
         self._receive(memoryview(bytearray(length)), deadline)
         self.used_at = time.monotonic()
         self.fresh = False
@@ -164,12 +192,14 @@ class Connection:
         start = min(len(self._pending), view.nbytes)
         view[:start] = self._pending[:start]
         self._pending = self._pending[start:]
+        self.body_bytes += start
         while start < view.nbytes:
             self._wait(deadline)
             count = self._socket.recv_into(view[start:])
             if not count:
                 raise ConnectionError(f"the connection was closed after {start} of {view.nbytes} bytes")
             start += count
+            self.body_bytes += count
 
     def _wait(self, deadline: float) -> None:
         left = deadline - time.monotonic()
@@ -183,7 +213,7 @@ def _block_path(cid: Cid) -> str:
 
 
 def _connect(endpoint: Endpoint, addresses: list[tuple[int, str]], deadline: float) -> socket.socket:
-    trouble: OSError | None = None
+    trouble: Exception | None = None
     for family, address in addresses[:3]:
         left = deadline - time.monotonic()
         if left <= 0:
@@ -194,7 +224,7 @@ def _connect(endpoint: Endpoint, addresses: list[tuple[int, str]], deadline: flo
             opened.connect((address, endpoint.port))
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return _secured(endpoint, opened) if endpoint.scheme == "https" else opened
-        except OSError as cause:
+        except (OSError, ValueError) as cause:  # the latter of a name that TLS cannot ask for
             trouble = cause
             opened.close()
         except BaseException:
@@ -204,20 +234,21 @@ def _connect(endpoint: Endpoint, addresses: list[tuple[int, str]], deadline: flo
 
 
 def _secured(endpoint: Endpoint, plain: socket.socket) -> socket.socket:
-    """TLS over a connected socket. With a pin, the pin alone decides: members sign their own certificates."""
-    import ssl
-
-    context = ssl.create_default_context()
-    if endpoint.tls_pin:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    """TLS over a connected socket. With a pin, the pin alone decides: members sign their own certificates. Nothing is
+    sent before it was compared."""
+    context = client_context(pinned=bool(endpoint.tls_pin))
     secured = context.wrap_socket(plain, server_hostname=endpoint.host)
     if endpoint.tls_pin:
-        shown = hashlib.sha256(secured.getpeercert(binary_form=True) or b"").digest()
+        try:
+            shown = spki_pin(secured.getpeercert(binary_form=True) or b"")
+        except ValueError as cause:
+            secured.close()
+            raise ContentUnavailable(f"{endpoint} shows a certificate without a usable key: {cause}") from cause
         if shown != endpoint.tls_pin:
             secured.close()
             raise ContentUnavailable(
-                f"{endpoint} shows the certificate {shown.hex()}, expected the announced {endpoint.tls_pin.hex()}"
+                f"{endpoint} shows a certificate with the key {shown.hex()}, expected the announced "
+                f"{endpoint.tls_pin.hex()}; somebody answers in its place, or it has a new key and is to announce it"
             )
     return secured
 
@@ -240,3 +271,11 @@ def _length(headers: dict[str, str], endpoint: Endpoint) -> int:
     if encoded or not (length.isascii() and length.isdecimal() and len(length) <= 15):
         raise ContentUnavailable(f"{endpoint} sent no plain body of a known length; expected Content-Length")
     return int(length)
+
+
+def _retry_after_s(headers: dict[str, str]) -> float:
+    """Seconds of a Retry-After header; a second where it says none."""
+    said = headers.get("retry-after", "")
+    if not (said.isascii() and said.isdecimal() and len(said) <= 6):
+        return 1.0
+    return float(min(max(1, int(said)), _LONGEST_PAUSE_S))

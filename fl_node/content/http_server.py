@@ -1,77 +1,36 @@
 """A small HTTP/1.1 server that sends files from inside a training process.
 
 Only GET and HEAD, only bodies of known length, one thread for each of a bounded number of connections, and a time
-limit on everything a client can delay. Bytes go from the page cache to the socket (``sendfile``) without passing
-through Python. Written for one purpose, so that nothing a stranger sends reaches more code than this file.
+limit on everything a client can delay, a TLS handshake included. Written for one purpose, so that nothing a stranger
+sends reaches more code than this file and those that read requests and send answers.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import select
+import math
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Final, TypeAlias
-from urllib.parse import parse_qsl
+from collections.abc import Callable
+from typing import Final
 
-from fl_node.content.protocol import Region
-from fl_node.content.unixfs import Buffer
+from fl_node.content.http_messages import Handler, Part, Request, Response, parse_request, text
+from fl_node.content.http_sending import Sender
+from fl_node.content.rates import RateLimits
+from fl_node.content.tls import ServerTls
 from fl_node.errors import ContentError, PortTaken
 
+__all__ = ["Handler", "HttpServer", "Part", "Request", "Response", "text"]
+
 _MAX_HEAD_BYTES: Final = 16 << 10
+# For a request's head, and for a TLS handshake.
 _HEAD_S: Final = 10.0
 _IDLE_S: Final = 60.0
 # A part of a body is at most a block of 1 MiB or a CAR of one: a client slower than 35 kB/s is let go.
 _PART_S: Final = 30.0
-_REASONS: Final = {
-    200: "OK",
-    304: "Not Modified",
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    406: "Not Acceptable",
-    412: "Precondition Failed",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
-
-Part: TypeAlias = Buffer | Region
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a client asked for. Header names are lower case; ``query`` keeps the first of a repeated key."""
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """An answer. ``parts`` must add up to ``length_bytes``; they are not touched for HEAD."""
-
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    parts: Iterable[Part] = ()
-    length_bytes: int = 0
-
-
-Handler: TypeAlias = Callable[[Request], Response]
-
-
-def text(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """A short answer for people."""
-    body = message.encode() + b"\n"
-    standard = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
-    return Response(status, {**standard, **(headers or {})}, (body,), len(body))
+_TLS_HANDSHAKE: Final = b"\x16"
 
 
 class HttpServer:
@@ -79,15 +38,29 @@ class HttpServer:
 
     Args:
         port: 0 takes a free one; see :attr:`port`.
-        max_connections: beyond it the longest idle connection is closed; if none is idle, the newcomer gets a 503.
+        max_connections: beyond it the longest idle connection is closed; if none is idle, the newcomer gets a 503
+            (over TLS: is hung up on).
+        tls: the certificate to speak TLS with; without one, plain HTTP.
+        rates: how much each remote address may ask for; beyond it, it gets a 429 that says when to come again.
 
     Raises:
         PortTaken: the address is in use, not allowed, or not this machine's.
     """
 
-    def __init__(self, host: str, port: int, handler: Handler, *, max_connections: int = 256) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        handler: Handler,
+        *,
+        max_connections: int = 256,
+        tls: ServerTls | None = None,
+        rates: RateLimits | None = None,
+    ) -> None:
         self._handler = handler
         self._max_connections = max_connections
+        self._tls = tls
+        self._rates = rates
         self._lock = threading.Lock()
         self._open: dict[socket.socket, threading.Thread] = {}
         self._idle: dict[socket.socket, None] = {}
@@ -109,32 +82,36 @@ class HttpServer:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for connection in connections:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+            _hang_up(connection)
         for thread in (self._acceptor, *connections.values()):
             thread.join(timeout=5.0)
 
     def _accept(self) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
+                accepted, where = self._listener.accept()
             except OSError as cause:
                 if self._closed or cause.errno == errno.EBADF:
                     return
                 # Out of descriptors or an aborted handshake: the next one may do.
                 time.sleep(0.05)
                 continue
+            try:
+                # Wrapped here, so that one object stands for the connection; its thread shakes hands.
+                connection = self._tls.wrap(accepted) if self._tls is not None else accepted
+            except (OSError, ValueError):
+                accepted.close()
+                continue
             with self._lock:
                 full = len(self._open) >= self._max_connections
                 if full and self._idle:
                     oldest = next(iter(self._idle))
                     del self._idle[oldest]
-                    with contextlib.suppress(OSError):
-                        oldest.shutdown(socket.SHUT_RDWR)
+                    _hang_up(oldest)
                     full = False
                 if not full and not self._closed:
                     thread = threading.Thread(
-                        target=self._converse, args=(connection,), name="content-serve", daemon=True
+                        target=self._converse, args=(connection, str(where[0])), name="content-serve", daemon=True
                     )
                     self._open[connection] = thread
                     # Idle from the start: its thread may be slow to come to it, and newcomers must not wait for that.
@@ -145,6 +122,8 @@ class HttpServer:
 
     def _refuse(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
+            if self._tls is not None:
+                return  # a handshake would take this thread's time
             connection.settimeout(1.0)
             body = b"too many connections; try again\n"
             connection.sendall(
@@ -152,42 +131,89 @@ class HttpServer:
                 b"Content-Length: %d\r\n\r\n" % len(body) + body
             )
 
-    def _converse(self, connection: socket.socket) -> None:
+    def _converse(self, connection: socket.socket, address: str) -> None:
         try:
             with connection:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self._tls is not None and not self._greeted(connection):
+                    return
+                sender = Sender(connection, self._tls is not None, _PART_S)
                 pending = bytearray()
                 while not self._closed:
                     with self._lock:
                         self._idle[connection] = None
-                    head = _read_head(connection, pending, on_start=lambda: self._idle.pop(connection, None))
-                    if head is None or not self._answer(connection, head):
+                    head = self._read_head(connection, pending, sender)
+                    if head is None or not self._answer(sender, head, address):
                         return
-        except OSError:
-            # The client went away, was too slow, or this server is closing.
+        except (OSError, ValueError):
+            # The client went away, was too slow, or broke TLS (an OSError too), or this server is closing.
             pass
         finally:
             with self._lock:
                 self._idle.pop(connection, None)
                 self._open.pop(connection, None)
 
-    def _answer(self, connection: socket.socket, head: bytes) -> bool:
+    def _greeted(self, connection: socket.socket) -> bool:
+        """Shake hands; whoever speaks plain HTTP is told, in plain HTTP. Idle all the while, so it gives way."""
+        deadline = time.monotonic() + _HEAD_S
+        connection.settimeout(_HEAD_S)
+        first = socket.socket.recv(connection, 1, socket.MSG_PEEK)
+        if not first:
+            return False
+        if first != _TLS_HANDSHAKE:
+            body = b"this gateway speaks TLS; expected https://\n"
+            said = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+            socket.socket.sendall(connection, said + body)
+            return False
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        shake = getattr(connection, "do_handshake")  # noqa: B009  of an SSLSocket, whose type would load OpenSSL here
+        shake()
+        return True
+
+    def _read_head(self, connection: socket.socket, pending: bytearray, sender: Sender) -> bytes | None:
+        return _read_head(connection, pending, sender, on_start=lambda: self._idle.pop(connection, None))
+
+    def _answer(self, sender: Sender, head: bytes, address: str) -> bool:
         """Answer one request; whether the connection may carry another."""
-        parsed = _parse(head)
+        wait_s = self._rates.admit(address) if self._rates is not None else 0.0
+        parsed = parse_request(head, address)
         if isinstance(parsed, Response):
-            _send(connection, parsed, "GET", keep=False)
+            sender.send(parsed, "GET", keep=False)
             return False
         request, keep = parsed
         try:
-            response = self._handler(request)
+            response = _too_many(wait_s) if wait_s else self._handler(request)
         except Exception as cause:
             response = text(500, f"cannot serve this now: {cause}" if isinstance(cause, ContentError) else "failed")
+        # Before it is sent: whoever asks over many connections at once is told in time.
+        charged = response.length_bytes if request.method == "GET" else 0
+        self._charge(address, charged)
         try:
-            _send(connection, response, request.method, keep)
+            sender.send(response, request.method, keep)
         except ContentError:
             # A block on disk failed its check half way: the length already sent cannot be met, so hang up.
             return False
+        finally:
+            self._charge(address, sender.body_bytes - charged)
+            if response.sent is not None:
+                response.sent(sender.body_bytes)
         return keep
+
+    def _charge(self, address: str, num_bytes: int) -> None:
+        if self._rates is not None and num_bytes:
+            self._rates.charge(address, num_bytes)
+
+
+def _too_many(wait_s: float) -> Response:
+    seconds = math.ceil(wait_s)
+    return text(429, f"too much from this address; come again in {seconds} s", {"Retry-After": str(seconds)})
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """End a connection that another thread may be using. Of a TLS socket, the socket below: its own ``shutdown`` would
+    have that thread go on in the clear."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -206,7 +232,9 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _read_head(connection: socket.socket, pending: bytearray, on_start: Callable[[], object]) -> bytes | None:
+def _read_head(
+    connection: socket.socket, pending: bytearray, sender: Sender, on_start: Callable[[], object]
+) -> bytes | None:
     """The next request's head, or None when the client is done. Bytes beyond it stay in ``pending``."""
     connection.settimeout(_IDLE_S)
     deadline: float | None = None
@@ -218,7 +246,7 @@ def _read_head(connection: socket.socket, pending: bytearray, on_start: Callable
             del pending[: end + 4]
             return head
         if len(pending) > _MAX_HEAD_BYTES:
-            _send(connection, text(431, f"expected at most {_MAX_HEAD_BYTES} bytes of headers"), "GET", keep=False)
+            sender.send(text(431, f"expected at most {_MAX_HEAD_BYTES} bytes of headers"), "GET", keep=False)
             return None
         if pending and deadline is None:
             on_start()
@@ -229,92 +257,3 @@ def _read_head(connection: socket.socket, pending: bytearray, on_start: Callable
         if not received:
             return None
         pending += received
-
-
-def _parse(head: bytes) -> tuple[Request, bool] | Response:
-    first, *lines = head.decode("latin-1").split("\r\n")
-    words = first.split(" ")
-    if len(words) != 3 or not words[2].startswith("HTTP/1.") or not words[1].startswith("/"):
-        return text(400, "expected a request line such as GET /ipfs/{cid}?format=raw HTTP/1.1")
-    method, target, version = words
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not name or name != name.strip():
-            return text(400, "expected header lines such as Accept: application/vnd.ipld.raw")
-        key = name.lower()
-        headers[key] = f"{headers[key]}, {value.strip()}" if key in headers else value.strip()
-    if method not in ("GET", "HEAD"):
-        return text(405, f"got {method[:20]}, expected GET or HEAD: this server is read-only", {"Allow": "GET, HEAD"})
-    if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
-        return text(400, "expected a request without a body")
-    path, _, query_text = target.partition("?")
-    try:
-        query = dict(reversed(parse_qsl(query_text, keep_blank_values=True, max_num_fields=20)))
-    except ValueError:
-        return text(400, "expected at most 20 query parameters")
-    keep = version != "HTTP/1.0" and "close" not in headers.get("connection", "").lower()
-    return Request(method, path, query, headers), keep
-
-
-def _send(connection: socket.socket, response: Response, method: str, keep: bool) -> None:
-    fields = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Unknown')}"]
-    fields += [f"{name}: {value}" for name, value in response.headers.items()]
-    fields.append("X-Content-Type-Options: nosniff")
-    if response.status != 304:
-        fields.append(f"Content-Length: {response.length_bytes}")
-    if not keep:
-        fields.append("Connection: close")
-    head = ("\r\n".join(fields) + "\r\n\r\n").encode("latin-1")
-    if method == "HEAD" or response.status == 304:
-        connection.settimeout(_PART_S)
-        connection.sendall(head)
-        return
-    waiting = head
-    for part in response.parts:
-        if isinstance(part, Region):
-            with contextlib.closing(_Descriptor(part.fd)):
-                _send_bytes(connection, waiting, socket.MSG_MORE)
-                _send_region(connection, part)
-            waiting = b""
-        elif len(part) < 4096:
-            waiting += part
-        else:
-            _send_bytes(connection, waiting, socket.MSG_MORE)
-            _send_bytes(connection, part, 0)
-            waiting = b""
-    _send_bytes(connection, waiting, 0)
-
-
-class _Descriptor:
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-def _send_bytes(connection: socket.socket, data: Buffer, flags: int) -> None:
-    if data:
-        # The time limit of sendall is for the whole call.
-        connection.settimeout(_PART_S)
-        connection.sendall(data, flags)
-
-
-def _send_region(connection: socket.socket, region: Region) -> None:
-    deadline = time.monotonic() + _PART_S
-    connection.settimeout(_PART_S)
-    waiter = select.poll()
-    waiter.register(connection, select.POLLOUT)
-    offset, left = region.offset, region.length_bytes
-    while left:
-        try:
-            sent = os.sendfile(connection.fileno(), region.fd, offset, left)
-        except BlockingIOError:
-            if not waiter.poll(max(0, int(1000 * (deadline - time.monotonic())))):
-                raise TimeoutError("the client reads too slowly") from None
-            continue
-        if not sent:
-            raise ConnectionError("the stored file is shorter than it was")
-        offset += sent
-        left -= sent

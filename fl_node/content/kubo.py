@@ -182,6 +182,10 @@ class KuboStore:
     def region(self, cid: Cid) -> Region | None:
         return None
 
+    def label(self, cid: Cid) -> str:
+        """Of a file of one block, or the root of one: which file another block belongs to, the daemon does not say."""
+        return self._pins.label(cid)
+
     # ---- retention -----------------------------------------------------------------------------------------------
 
     def pin(self, cid: Cid, label: str, round: int | None = None) -> None:

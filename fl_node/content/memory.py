@@ -81,6 +81,11 @@ class MemoryStore:
     def region(self, cid: Cid) -> Region | None:
         return None
 
+    def label(self, cid: Cid) -> str:
+        with self._lock:
+            root = self._blocks.get(cid, (cid, 0))[0]
+            return min((label for kept, label in self._pins if kept == root), default="")
+
     def pin(self, cid: Cid, label: str, round: int | None = None) -> None:
         with self._lock:
             self._file(cid)

@@ -71,8 +71,7 @@ def write_object(folder: Path, dag: Dag, pieces: list[memoryview], durable: bool
             for start in range(0, piece.nbytes, _WRITE_BYTES):
                 _write_all(fd, piece[start : start + _WRITE_BYTES])
         if dag.nodes:
-            tail = b"".join(_LENGTH.pack(len(block)) + block for block in dag.nodes.values())
-            _write_all(fd, memoryview(tail + _TRAILER.pack(_MAGIC, dag.size_bytes, len(tail))))
+            _write_all(fd, memoryview(object_tail(dag)))
         if durable:
             os.fsync(fd)
         Path(name).replace(folder / str(dag.root))
@@ -84,6 +83,17 @@ def write_object(folder: Path, dag: Dag, pieces: list[memoryview], durable: bool
         os.close(fd)
     if durable:
         sync_folder(folder)
+
+
+def object_tail(dag: Dag) -> bytes:
+    """What follows the payload of a file of several blocks: its inner nodes and the trailer."""
+    nodes = b"".join(_LENGTH.pack(len(block)) + block for block in dag.nodes.values())
+    return nodes + _TRAILER.pack(_MAGIC, dag.size_bytes, len(nodes))
+
+
+def tail_nodes(tail: bytes) -> dict[Cid, bytes]:
+    """The inner nodes of an :func:`object_tail`. Raises struct.error for what is none."""
+    return _nodes(tail[: -_TRAILER.size])
 
 
 def read_dag(path: Path, cid: Cid) -> Dag:

@@ -51,6 +51,14 @@ class Pins:
             rows = database.execute("SELECT cid, label, round FROM pins ORDER BY cid, label").fetchall()
         return tuple(Pin(Cid.parse(cid), label, round) for cid, label, round in rows)
 
+    def label(self, cid: Cid) -> str:
+        """One of a file's labels, the first by name; empty where it has none."""
+        if not self._path.exists():
+            return ""
+        with self._database() as database:
+            row = database.execute("SELECT min(label) FROM pins WHERE cid = ?", (str(cid),)).fetchone()
+        return str(row[0] or "")
+
     def close(self) -> None:
         with self._lock:
             if self._connection is not None:

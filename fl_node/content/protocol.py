@@ -7,12 +7,15 @@ round it belongs to, so that retention can be counted in rounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from fl_node.content.cid import Cid
 from fl_node.content.unixfs import Buffer, Dag
+
+if TYPE_CHECKING:
+    from fl_node.content.partial import Partial
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +141,32 @@ class ContentStore(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections. Closing twice does nothing."""
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """A store that can tell for whom it keeps a block."""
+
+    def label(self, cid: Cid) -> str:
+        """A label of the file that a block belongs to; empty where none is known."""
+
+
+@runtime_checkable
+class Resuming(Protocol):
+    """A store that keeps what came of a file whose fetch stopped half-way."""
+
+    def resume(self, cid: Cid, max_bytes: int) -> Partial | None:
+        """What is here of a file of several blocks, each leaf checked; None if nothing, or somebody is at it.
+
+        Raises:
+            ContentMalformed: it is larger than ``max_bytes``.
+        """
+
+    def begin(self, dag: Dag) -> Partial | None:
+        """A file of which nothing is here; None if somebody is at it. Raises StoreFull."""
+
+    def finish(self, partial: Partial, *, label: str, round: int | None) -> memoryview:
+        """Keep a file whose leaves are all here, as :meth:`ContentStore.put` does; its bytes. Raises StoreFull."""
+
+    def held_leaves(self, digests: Collection[bytes]) -> Iterator[tuple[bytes, Buffer]]:
+        """Those of these leaves that other files in the store have, checked."""
