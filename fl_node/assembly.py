@@ -17,6 +17,7 @@ from fl_node.content.gateway import Gateway
 from fl_node.content.names import cid_of_genesis
 from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import CHUNK_BYTES, cid_of
+from fl_node.decoding import Recent
 from fl_node.errors import (
     ContentError,
     ContentMismatch,
@@ -30,6 +31,7 @@ from fl_node.errors import (
     WrongLedger,
 )
 from fl_node.journal import Journal
+from fl_node.key_keeping import Secrecy
 from fl_node.ledger.checkpoint import MAX_NOTE_BYTES
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.log_store import LogStore
@@ -45,6 +47,7 @@ from fl_node.own_layers import OwnLayers
 from fl_node.peer import Peer
 from fl_node.prefix import PeerFacts, Prefix
 from fl_node.progress import Emit, Event, Stopwatch
+from fl_node.residual import Residuals
 from fl_node.spec import Federation, check_code, genesis_path
 from fl_node.witness import Witness
 
@@ -55,6 +58,7 @@ GENESIS_LABEL = "genesis"
 SPEC_LABEL = "spec"
 INDEX_NAME = "index.sqlite"
 _MAX_GENESIS_BYTES = 1 << 40
+_RECENT_BYTES = 256 << 20
 _ASK_S = 2.0
 _SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.2, 10.0
 
@@ -108,6 +112,9 @@ def assembled(
             shared = shared_schema(federation.spec, schema)
         with watch.phase("data"):
             trainer = _trainer(config, federation, number, schema)
+        # Others' deltas build on what was decoded lately.
+        lossy = federation.spec.encoding.kind in ("int8-delta", "top-k-delta")
+        secrecy = _secrecy(federation, state, signer, emit)
         notes = NoteFolder(state / "checkpoints")
         # A connection of its own: whoever asks for tiles must not have a round wait for the index.
         log = LogStore(state / INDEX_NAME)
@@ -132,9 +139,23 @@ def assembled(
             emit=emit,
             stop=stop,
             own_layers=OwnLayers(federation.spec, initial, state, ledger_name),
+            secrecy=secrecy,
+            residuals=Residuals(state, ledger_name) if lossy else None,
+            verified=Recent(_RECENT_BYTES) if lossy else None,
         )
         emit(Event("ready", f"peer {number} at {gateway.endpoint}", {"peer": number, "endpoint": gateway.endpoint}))
         yield peer, gateway
+
+
+def _secrecy(federation: Federation, state: Path, signer: keys.Signer, emit: Emit) -> Secrecy | None:
+    if not federation.spec.privacy.encrypt:
+        text = (
+            "privacy.encrypt = false: everybody who reaches a peer or an IPFS node that has them can read every "
+            "model of this federation"
+        )
+        emit(Event("in-the-clear", text, {}))
+        return None
+    return Secrecy.of(state, signer, lambda text: emit(Event("vault", text, {})))
 
 
 def keep_spec(federation: Federation, store: ContentStore) -> None:

@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 
 from fl_node.assembly import assembled, check_membership
 from fl_node.config import NodeConfig
+from fl_node.decoding import most_payload_bytes
 from fl_node.errors import (
     ChainUnavailable,
     ContentError,
@@ -18,6 +19,7 @@ from fl_node.errors import (
     StoreUnreachable,
     Unreadable,
 )
+from fl_node.key_keeping import tend
 from fl_node.merging.fit import check_fit
 from fl_node.merging.outcomes import ranges
 from fl_node.merging.sync import pace
@@ -28,6 +30,7 @@ from fl_node.progress import Emit, Ended, Event, OneAtATime
 from fl_node.records import ZERO32, Flag, Update, UpdateRef
 from fl_node.retention import collect, oldest_kept
 from fl_node.round import Goal, play_round
+from fl_node.sealing.age import recipient_text
 from fl_node.supply import tensors_of
 from fl_node.turns import await_readers, await_token, await_turn, pause
 
@@ -99,6 +102,7 @@ def take_part(peer: Peer, endpoint: str, config: NodeConfig, tls_pin: bytes = ZE
     setbacks = 0
     while True:
         try:
+            patience.through(keep_keys, peer)
             patience.through(announce, peer, endpoint, poll_s, tls_pin)
             goal = patience.through(next_goal, peer, config.rounds)
             if goal is None:
@@ -168,6 +172,28 @@ def tidy(peer: Peer) -> None:
     if gone.cids:
         text = f"deleted {len(gone.cids)} files of rounds before {oldest_kept(peer.spec, peer.prefix)}"
         peer.emit(Event("tidied", text, {"files": len(gone.cids), "freed_bytes": gone.freed_bytes}))
+
+
+def keep_keys(peer: Peer) -> None:
+    """Make a fresh key where one is due, and destroy what is past its overlap; :func:`announce` tells the ledger."""
+    if peer.secrecy is None:
+        return
+    peer.sync()
+    with peer.watch.phase("keys"):
+        done = tend(
+            peer.secrecy,
+            peer.spec,
+            peer.prefix,
+            peer.number,
+            peer.store,
+            oldest_round=oldest_kept(peer.spec, peer.prefix),
+            most_bytes=most_payload_bytes(peer.schema),
+        )
+    if done.made:
+        peer.emit(Event("key-made", f"made a fresh key, {recipient_text(done.made)}", {"key": done.made.hex()}))
+    for key in done.destroyed:
+        text = f"destroyed the old key {recipient_text(key)}; {done.kept} updates that it opened went into the vault"
+        peer.emit(Event("key-destroyed", text, {"key": key.hex(), "vault": done.kept}))
 
 
 def announce(peer: Peer, endpoint: str, poll_s: float, tls_pin: bytes = ZERO32) -> None:

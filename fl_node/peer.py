@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 from fl_node.content.cid import Cid
 from fl_node.content.endpoints import Endpoint
 from fl_node.content.protocol import ContentStore
-from fl_node.decoding import Opening
 from fl_node.journal import Draft
+from fl_node.key_keeping import Secrecy
 from fl_node.ledger.index import Synced
 from fl_node.ledger.protocol import Ledger
 from fl_node.merging.weights import Schema, Tensors
@@ -85,12 +85,6 @@ class Fetching(Protocol):
     ) -> memoryview: ...
 
 
-class Secret(Opening, Protocol):
-    """This peer's private keys and vault: :class:`fl_node.key_keeping.Secrecy`."""
-
-    def recipient(self) -> bytes: ...
-
-
 @dataclass(slots=True)
 class Peer:
     """One member at work. ``prefix`` is the log so far, folded; :meth:`sync` brings it up to date.
@@ -119,7 +113,7 @@ class Peer:
     emit: Emit
     stop: threading.Event
     own_layers: OwnLayers | None = None
-    secrecy: Secret | None = None
+    secrecy: Secrecy | None = None
     residuals: Residuals | None = None
     fetched_bytes: int = 0
     published_bytes: int = 0

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ from fl_node.chains import FUNDERS, ChainKind, set_balance
 from fl_node.config import NodeConfig
 from fl_node.content.factory import open_store
 from fl_node.content.names import cid_of_update
+from fl_node.content.protocol import ContentStore
+from fl_node.content.unixfs import Buffer
+from fl_node.decoding import Decoder, most_content_bytes
 from fl_node.demo.result import Judged, OnChain, Packed
 from fl_node.deployment import open_federation, write_genesis
+from fl_node.key_keeping import Secrecy
 from fl_node.learning.data import load
 from fl_node.learning.dataset import joined
 from fl_node.learning.models import genesis
@@ -30,14 +35,13 @@ from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.rpc import RpcLedger, RpcReader
 from fl_node.ledger.transport import Rpc
 from fl_node.merging import weights
-from fl_node.merging.personal import shared_schema
+from fl_node.merging.personal import published, shared_schema
 from fl_node.node import run
 from fl_node.own_layers import OwnLayers
-from fl_node.prefix import Prefix
+from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.progress import Ended
 from fl_node.records import Member
 from fl_node.spec import Federation, genesis_path, read_federation
-from fl_node.supply import verified_tensors
 
 PASSWORD = "demo"  # noqa: S105 (a throw-away key on a throw-away chain)
 _FUND_WEI = 10 * 10**18
@@ -95,6 +99,8 @@ def judge(send: Send, federation_file: Path, states: Sequence[Path], test_file: 
     judgement = Trainer(federation.spec, Splits(test, test, test), 0, "cpu")
     initial = genesis(federation.spec)
     schema = shared_schema(federation.spec, weights.schema_of(initial))
+    shared_start = published(federation.spec, initial)
+    most = most_content_bytes(federation.spec, schema)
     accuracies: list[float | None] = []
     for number, state in enumerate(states, start=1):
         last = prefix.latest(number)
@@ -102,8 +108,9 @@ def judge(send: Send, federation_file: Path, states: Sequence[Path], test_file: 
             accuracies.append(None)
             continue
         store = open_store("embedded", state / "content")
-        data = store.get(cid_of_update(last.update), weights.encoded_size(schema))
-        shared = verified_tensors(federation.spec, data, last, prefix, schema)
+        opener = Secrecy.of(state, keys.load(state / "key.json", PASSWORD)) if federation.spec.privacy.encrypt else None
+        decoder = Decoder(federation.spec, schema, lambda: shared_start, partial(_content, store, most), opener)
+        shared = decoder.tensors(last, prefix)
         # Each peer's closing model is whole only with the tensors that it keeps to itself.
         ledger = f"{prefix.opened.chain_id}/{prefix.opened.ledger}"
         layers = OwnLayers(federation.spec, lambda: initial, state, ledger)
@@ -111,6 +118,10 @@ def judge(send: Send, federation_file: Path, states: Sequence[Path], test_file: 
         store.close()
     updates = sum(prefix.sequence(facts.number) for facts in prefix.peers())
     return Judged(tuple(accuracies), updates, index.size, index.root())
+
+
+def _content(store: ContentStore, most: int, entry: UpdateEntry) -> Buffer:
+    return store.get(cid_of_update(entry.update), most)
 
 
 def show_explorer(send: Send, federation_file: Path, port: int) -> None:

@@ -19,6 +19,7 @@ from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import build
 from fl_node.errors import ContentUnavailable
 from fl_node.journal import Journal
+from fl_node.key_keeping import Secrecy
 from fl_node.learning.data import load
 from fl_node.learning.models import genesis
 from fl_node.learning.partition import partition
@@ -35,6 +36,7 @@ from fl_node.peer import Peer, Stopped
 from fl_node.prefix import Prefix
 from fl_node.progress import Event, Stopwatch
 from fl_node.records import Flag, Member, Role
+from fl_node.residual import Residuals
 from fl_node.spec import Spec
 
 FIRST_ENDPOINT = "memory://"
@@ -100,6 +102,7 @@ class Twins:
     roles: dict[int, Role] = field(default_factory=dict)
     events: list[tuple[int, Event]] = field(default_factory=list)
     encrypted: bool = False
+    secrets: dict[int, Secrecy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         privacy = self.spec.privacy.model_copy(update={"encrypt": self.encrypted})
@@ -152,6 +155,8 @@ class Twins:
             emit=lambda event: self.hear(number, event),
             stop=threading.Event(),
             own_layers=OwnLayers(self.spec, lambda: self.genesis, state, "twins"),
+            secrecy=self.secrets.setdefault(number, Secrecy.in_memory()) if self.encrypted else None,
+            residuals=Residuals(state, "twins"),
         )
 
     def hear(self, number: int, event: Event) -> None:

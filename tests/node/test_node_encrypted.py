@@ -1,0 +1,215 @@
+"""Encrypted and encoded updates between peers in memory: who can read what, late joiners, rotation, deltas."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from replay import cid_of
+from twins import Twins
+
+from fl_node.content.cid import Cid
+from fl_node.decoding import Decoder
+from fl_node.errors import Unreadable
+from fl_node.key_keeping import Secrecy
+from fl_node.merging import encodings
+from fl_node.merging.personal import published
+from fl_node.merging.weights import schema_of
+from fl_node.node import announce, keep_keys, next_goal, take_part
+from fl_node.prefix import Prefix
+from fl_node.readers import readers_at, sealed_for
+from fl_node.records import Flag, Reason, UpdateObjected, UpdateRef
+from fl_node.round import play_round
+from fl_node.sealing.age import read_header
+from fl_node.spec import Spec, parse_federation
+
+
+def spec_of(more: str = "", **rounds: Any) -> Spec:
+    table = "\n".join(f"{key} = {value!r}".replace("'", '"') for key, value in {"planned": 3, **rounds}.items())
+    head = 'format = 1\nname = "secret"\n[training]\nlearning_rate = 0.1\nepochs = 1\n'
+    return parse_federation(f"{head}[rounds]\n{table}\n{more}".encode()).spec
+
+
+def lockstep(twins: Twins, rounds: int, numbers: tuple[int, ...]) -> dict[int, Any]:
+    peers = {number: twins.peer(number) for number in numbers}
+    for peer in peers.values():
+        peer.sync()
+        announce(peer, f"memory://{peer.number}", 0.01)
+    play(peers, rounds)
+    return peers
+
+
+def play(peers: dict[int, Any], rounds: int) -> None:
+    for _ in range(rounds):
+        for peer in peers.values():
+            keep_keys(peer)
+            announce(peer, f"memory://{peer.number}", 0.01)
+            goal = next_goal(peer)
+            assert goal is not None
+            play_round(peer, goal)
+    for peer in peers.values():
+        peer.sync()
+
+
+def decoder_of(twins: Twins, opener: Any) -> Decoder:
+    shared = published(twins.spec, twins.genesis)
+    return Decoder(twins.spec, schema_of(shared), lambda: shared, lambda entry: twins.read(cid_of(entry)), opener)
+
+
+def prefix_of(twins: Twins) -> Prefix:
+    peer = twins.peer(1)
+    peer.sync()
+    return peer.prefix
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "int8-delta", "top-k-delta"])
+@pytest.mark.parametrize(("encrypted", "mode"), [(True, "sync"), (True, "async"), (False, "sync")])
+def test_a_federation_replays_whatever_its_encoding(tmp_path: Path, kind: str, encrypted: bool, mode: str) -> None:
+    twins = Twins(tmp_path, spec_of(f'[encoding]\nkind = "{kind}"\nfull_every = 3\n', planned=4, mode=mode))
+    twins = Twins(tmp_path, twins.spec, encrypted=encrypted)
+    assert set(twins.run().values()) == {None}
+    replay = twins.replay()
+    replay.decoder = decoder_of(twins, twins.secrets.get(1))
+    updates = replay.check()
+    assert len(updates) == 3 * 5
+    for entry in updates:
+        assert bool(entry.update.flags & Flag.ENCRYPTED) == encrypted
+        assert bool(entry.update.sealed_at) == encrypted
+        exact = entry.final or kind == "f32" or (kind != "f16" and entry.ref.sequence % 3 == 1)
+        expected = 0 if exact else {"f16": 1, "int8-delta": 2, "top-k-delta": 3}[kind]
+        assert encodings.kind_of(entry.update.encoding) == expected
+        refers = UpdateRef.unpack(entry.update.refers_to)
+        assert (refers is not None) == encodings.is_delta(entry.update.encoding)
+        if encrypted:
+            header = read_header(twins.read(cid_of(entry)))
+            assert header.stanzas == 3
+    assert "lost" not in {event.kind for _, event in twins.events}
+    assert not any(isinstance(entry.body, UpdateObjected) for entry in replay.entries)
+
+
+def test_who_is_no_member_reads_nothing(tmp_path: Path) -> None:
+    twins = Twins(tmp_path, spec_of(), size=2, encrypted=True)
+    lockstep(twins, 1, (1, 2))
+    prefix = prefix_of(twins)
+    entry = prefix.update(UpdateRef(1, 1))
+    decoder_of(twins, twins.secrets[2]).tensors(entry, prefix)
+    for nobody in (None, Secrecy.in_memory()):
+        with pytest.raises(Unreadable):
+            decoder_of(twins, nobody).tensors(entry, prefix)
+
+
+def test_a_retired_peer_reads_what_came_before_and_nothing_after(tmp_path: Path) -> None:
+    twins = Twins(tmp_path, spec_of(planned=9), encrypted=True)
+    peers = lockstep(twins, 1, (1, 2, 3))
+    twins.chain.ledger().retire(twins.ledgers[3].account, "left", peers[1].prefix.size)
+    del peers[3]
+    play(peers, 1)
+    prefix = prefix_of(twins)
+    before, after = prefix.update(UpdateRef(1, 1)), prefix.update(UpdateRef(1, 2))
+    retired = decoder_of(twins, twins.secrets[3])
+    retired.tensors(before, prefix)
+    with pytest.raises(Unreadable):
+        retired.tensors(after, prefix)
+    decoder_of(twins, twins.secrets[2]).tensors(after, prefix)
+
+
+@pytest.mark.parametrize("kind", ["f32", "int8-delta"])
+def test_a_late_joiner_starts_from_what_follows_and_objects_to_nothing(tmp_path: Path, kind: str) -> None:
+    twins = Twins(tmp_path, spec_of(f'[encoding]\nkind = "{kind}"\n', planned=9), members=2, encrypted=True)
+    peers = lockstep(twins, 2, (1, 2))
+    twins.chain.ledger().admit(twins.ledgers[3].account, "site-3")
+    peers[3] = twins.peer(3)
+    play({3: peers[3]}, 1)
+    prefix = peers[3].prefix
+    first = prefix.update(UpdateRef(3, 1))
+    assert not first.parents, "nothing was sealed for it yet"
+    report = json.loads(twins.read(Cid("raw", first.update.report)))
+    assert "not-sealed" in {item["outcome"] for item in report["candidates"]}
+        "not-sealed"
+    }
+    play(peers, 2)
+    replay = twins.replay()
+    replay.decoder = decoder_of(twins, twins.secrets[1])
+    replay.check()
+    prefix = prefix_of(twins)
+    second = prefix.update(UpdateRef(3, 3))
+    assert {parent.peer for parent in second.parents if parent.share_ppm} == {1, 2, 3}
+    # Whoever published after it came wrote a full update, though the tenth was not due.
+    assert prefix.update(UpdateRef(1, 3)).update.refers_to == 0
+    assert not any(isinstance(entry.body, UpdateObjected) for entry in replay.entries)
+    assert not sealed_for(prefix, prefix.update(UpdateRef(1, 2)), 3, 10)
+    assert sealed_for(prefix, prefix.update(UpdateRef(1, 3)), 3, 10)
+
+
+def test_keys_rotate_and_old_ones_go_without_losing_an_update(tmp_path: Path) -> None:
+    more = "[privacy]\nrotate_every = 2\noverlap_rounds = 1\n"
+    twins = Twins(tmp_path, spec_of(more, planned=12), encrypted=True)
+    peers = lockstep(twins, 9, (1, 2, 3))
+    keys = {facts.announcement.recipient_key for n in (1, 2, 3) if (facts := peers[1].prefix.peer(n)).announcement}
+    assert len(keys) == 3 and all(facts.announcement.epoch >= 3 for facts in peers[1].prefix.peers())
+    destroyed = [event for _, event in twins.events if event.kind == "key-destroyed"]
+    assert len(destroyed) >= 3
+    replay = twins.replay()
+    replay.decoder = decoder_of(twins, twins.secrets[2])  # from what it keeps now, the vault included
+    assert len(replay.check()) == 27
+    assert not any(isinstance(entry.body, UpdateObjected) for entry in replay.entries)
+
+
+def test_a_member_that_is_left_out_says_so_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twins = Twins(tmp_path, spec_of(planned=9), encrypted=True)
+    peers = {number: twins.peer(number) for number in (1, 2, 3)}
+    for peer in peers.values():
+        peer.sync()
+        announce(peer, f"memory://{peer.number}", 0.01)
+    import fl_node.publishing as publishing
+
+    def without_three(prefix: Prefix) -> Any:
+        readers = readers_at(prefix)
+        return replace(readers, keys={n: key for n, key in readers.keys.items() if n != 3})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publishing, "readers_at", without_three)
+        play({1: peers[1]}, 1)
+    play({2: peers[2]}, 1)
+    play({3: peers[3]}, 1)
+    play({2: peers[2]}, 1)
+    prefix = prefix_of(twins)
+    (word,) = prefix.objections(UpdateRef(1, 1))
+    assert (word.peer, word.reason) == (3, Reason.UNAVAILABLE)
+    assert {parent.peer for parent in prefix.update(UpdateRef(2, 2)).parents} == {1, 2, 3}
+
+
+def test_what_is_in_the_clear_where_the_spec_encrypts_is_objected_to(tmp_path: Path) -> None:
+    twins = Twins(tmp_path, spec_of(planned=9), encrypted=True)
+    peers = {number: twins.peer(number) for number in (1, 2, 3)}
+    for peer in peers.values():
+        peer.sync()
+        announce(peer, f"memory://{peer.number}", 0.01)
+    peers[1].spec = peers[1].spec.model_copy(
+        update={"privacy": peers[1].spec.privacy.model_copy(update={"encrypt": False})}
+    )
+    play({1: peers[1]}, 1)
+    play({2: peers[2]}, 1)
+    (word,) = prefix_of(twins).objections(UpdateRef(1, 1))
+    assert (word.peer, word.reason) == (2, Reason.MALFORMED)
+
+
+def test_an_update_is_not_readable_in_the_store(tmp_path: Path) -> None:
+    twins = Twins(tmp_path, spec_of(), size=2, encrypted=True)
+    lockstep(twins, 1, (1, 2))
+    entry = prefix_of(twins).update(UpdateRef(1, 1))
+    data = twins.read(cid_of(entry))
+    assert data.startswith(b"age-encryption.org/v1\n") and b"linear" not in data
+    assert twins.read(Cid("raw", entry.update.report)).startswith(b"{")
+
+
+def test_a_peer_waits_for_keys_before_its_first_update(tmp_path: Path) -> None:
+    twins = Twins(tmp_path, spec_of("[privacy]\nkey_wait_s = 0.3\n", planned=1), size=2, encrypted=True)
+    from fl_node.config import NodeConfig
+
+    take_part(twins.peer(1), "memory://1", NodeConfig(poll_s=0.01, retry_s=5.0))
+    assert any(event.kind == "waiting" and "keys of" in event.text for _, event in twins.events)
+    assert any(event.kind == "not-sealed-for" for _, event in twins.events)
