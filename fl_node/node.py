@@ -9,7 +9,6 @@ from typing import ParamSpec, TypeVar
 
 from fl_node.assembly import assembled, check_membership
 from fl_node.config import NodeConfig
-from fl_node.decoding import most_payload_bytes
 from fl_node.errors import (
     ChainUnavailable,
     ContentError,
@@ -187,7 +186,6 @@ def keep_keys(peer: Peer) -> None:
             peer.number,
             peer.store,
             oldest_round=oldest_kept(peer.spec, peer.prefix),
-            most_bytes=most_payload_bytes(peer.schema),
         )
     if done.made:
         peer.emit(Event("key-made", f"made a fresh key, {recipient_text(done.made)}", {"key": done.made.hex()}))
