@@ -28,6 +28,8 @@ from fl_node.sealing.vault import MemoryVault, Vault, Vaulting
 from fl_node.spec import Spec
 
 _NONE: Final = bytes(32)
+#: What lies in the own store was bounded when it was fetched; a payload is smaller than its ciphertext.
+_MOST_BYTES: Final = 1 << 40
 
 
 class Secrecy:
@@ -201,7 +203,6 @@ def tend(
     store: ContentStore,
     *,
     oldest_round: int,
-    most_bytes: int,
 ) -> Tended:
     """Once a round: make a fresh key where one is due or asked for, destroy what is past its overlap, empty the vault
     of what the federation's retention no longer asks for.
@@ -211,7 +212,6 @@ def tend(
     Args:
         number: this peer.
         oldest_round: the first round whose content is still kept.
-        most_bytes: largest payload of an update.
 
     Raises:
         KeyringError: the state folder cannot be written, or what a key still opens cannot be saved; then it stays.
@@ -225,9 +225,7 @@ def tend(
     going = keys_to_destroy(spec, prefix, number, held, now)
     kept = 0
     for public in going:
-        kept += before_destroying(
-            secrecy, public, prefix, number, store, oldest_round=oldest_round, most_bytes=most_bytes
-        )
+        kept += before_destroying(secrecy, public, prefix, number, store, oldest_round=oldest_round)
         secrecy.keys.destroy(public, now)
     forgotten = forget(secrecy.vault, prefix, store, oldest_round)
     return Tended(_fresh(secrecy, spec, prefix, number, now), kept, going, forgotten)
@@ -252,7 +250,6 @@ def before_destroying(
     store: ContentStore,
     *,
     oldest_round: int,
-    most_bytes: int,
 ) -> int:
     """Put into the vault what the content store still has that is sealed to a key; how many payloads that were.
 
@@ -274,8 +271,8 @@ def before_destroying(
         if not store.has(cid):
             continue
         with suppress(ContentUnavailable, ContentMismatch, Unreadable, MalformedWeights):
-            held = store.hold(cid, age.sealed_size(most_bytes))
-            payload = age.unseal(held.data, [identity], most_bytes)
+            held = store.hold(cid, _MOST_BYTES)
+            payload = age.unseal(held.data, [identity], _MOST_BYTES)
             held.forget()
             secrecy.vault.put(entry.content, payload, round=max(entry.round, oldest_round))
             saved += 1

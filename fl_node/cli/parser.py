@@ -7,13 +7,14 @@ import argparse
 from fl_node import __version__
 from fl_node.cli.auditing import AUDITING
 from fl_node.cli.flags import Command, entry, settings
+from fl_node.cli.secrecy import SECRECY
 from fl_node.config import NodeConfig
 from fl_node.presets import PRESETS
 from fl_node.simulation.attacks import ATTACKS
 
 EPILOG = """exit codes: 0 done; 1 failed; 2 wrong usage; 3 bad federation file or configuration; 4 bad data; 5 key or
-password; 10-17 chain and contract; 20-26 content and weights; 30 training; 40 a check does not hold; 41 not all could
-be known; 42 alarm; 43 malformed evidence; 130 interrupted. See docs/cli.md."""
+password; 10-17 chain and contract; 20-28 content, weights and their keys; 30-31 training; 40 a check does not hold; 41
+not all could be known; 42 alarm; 43 malformed evidence; 130 interrupted. See docs/cli.md."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--verbose", action="store_true", help="show the traceback of an error")
         return sub
 
-    for add in (_init, _run, _reading, _membership, _model, _cid, _gc, _demo, _simulate, _doctor, *AUDITING):
+    for add in (_init, _run, _reading, _membership, *SECRECY, _model, _cid, _gc, _demo, _simulate, _doctor, *AUDITING):
         add(command)
     return parser
 

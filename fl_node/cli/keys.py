@@ -1,0 +1,252 @@
+"""``fl-node keys show``, ``rotate`` and ``export``"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rich.table import Table
+
+from fl_node import keys as account_keys
+from fl_node.access import deployed, viewing
+from fl_node.cli.console import Out
+from fl_node.cli.reading import account_of
+from fl_node.cli.settings import settings_of
+from fl_node.cli.text import safe
+from fl_node.config import NodeConfig
+from fl_node.content.memory import MemoryStore
+from fl_node.errors import ChainUnavailable, KeyInUse, KeyringError, NotAMember, UsageError
+from fl_node.key_keeping import Secrecy, announced_key, overlap, superseded_rounds, tend
+from fl_node.keys import Signer
+from fl_node.ledger.protocol import Receipt
+from fl_node.ledger.rpc import RpcLedger
+from fl_node.models import own_stores
+from fl_node.pacing import common_round
+from fl_node.prefix import Prefix
+from fl_node.records import ZERO32, PeerAnnounced
+from fl_node.retention import oldest_kept
+from fl_node.sealing import keyring
+from fl_node.sealing.identities import identity_file
+from fl_node.sealing.keyring import KeyRecord, Keyring, read_records, request_rotation
+from fl_node.sealing.keytext import recipient_text
+from fl_node.spec import Spec
+
+_COLUMNS: Final = ("epoch", "key", "entry", "round")
+
+
+def keys(arguments: argparse.Namespace) -> int:
+    """Show, rotate or export the keys that updates are encrypted to."""
+    return {"show": _show, "rotate": _rotate, "export": _export}[arguments.action](arguments)
+
+
+def unlocked(config: NodeConfig) -> Signer:
+    """The account whose key the settings name, its password from wherever one is found."""
+    return account_keys.unlock(config.key_path, Path(config.password_file) if config.password_file else None)
+
+
+# ---- show --------------------------------------------------------------------------------------------------------
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    """Public halves only: what the state folder remembers, and what the ledger has of it. Needs no password."""
+    config = settings_of(arguments)
+    records = read_records(config.state_path / keyring.FOLDER_NAME)
+    account = account_of(config)
+    trouble = ""
+    try:
+        with viewing(config) as view:
+            facts = view.prefix.peer_of(account) if account else None
+            rows = told(view.federation.spec, records, view.prefix, facts.number if facts else None)
+    except ChainUnavailable as error:
+        trouble = str(error)
+        rows = told(deployed(config)[0].spec, records, None, None)
+    if arguments.json:
+        print(json.dumps({"account": account, "ledger_error": trouble or None, "keys": rows}, indent=1))
+        return 0
+    if rows:
+        _print(rows)
+    else:
+        print("no key yet: `fl-node run` makes and announces the first one, `fl-node keys rotate` does without a node")
+    if trouble:
+        print(f"the ledger does not answer, so epochs and entries are not known: {safe(trouble)}")
+    return 0
+
+
+def told(spec: Spec, records: Sequence[KeyRecord], prefix: Prefix | None, number: int | None) -> list[dict[str, Any]]:
+    """Every key of a peer, oldest first: what the ledger has of it, and what became of its private half.
+
+    ``state`` is ``current``, ``overlap`` (a later one was announced; this one still opens what was under way),
+    ``unannounced`` (made, and not on the ledger yet), ``destroyed``, or ``missing`` (announced, and not here).
+
+    Args:
+        prefix: ``None`` where the ledger cannot be read.
+        number: ``None`` for somebody who is no member.
+    """
+    own = {record.public: record for record in records}
+    said: dict[bytes, tuple[int, int]] = {}
+    superseded: dict[bytes, int] = {}
+    kept: int | None = None
+    if prefix is not None and number is not None:
+        superseded, kept = superseded_rounds(prefix, number), overlap(spec, prefix.peer(number).roles)
+        for fact in prefix.announcements(number):
+            if isinstance(fact.body, PeerAnnounced) and any(fact.body.recipient_key):
+                said.setdefault(fact.body.recipient_key, (fact.body.epoch, fact.index))
+    rows = []
+    for public in dict.fromkeys((*said, *own)):
+        record = own.get(public)
+        epoch, entry = said.get(public, (None, None))
+        later = superseded.get(public, record.superseded if record and prefix is None else None)
+        state = _state(record, later, announced=public in said or prefix is None)
+        rows.append(
+            {
+                "epoch": epoch,
+                "key": recipient_text(public),
+                "entry": entry,
+                "round": record.made_round if record else None,
+                "state": state,
+                "superseded_round": later,
+                "kept_to_round": later + kept
+                if state == "overlap" and later is not None and kept is not None
+                else None,
+                "destroyed_round": record.destroyed if record else None,
+            }
+        )
+    return rows
+
+
+def _state(record: KeyRecord | None, later: int | None, announced: bool) -> str:
+    if record is None:
+        return "missing"
+    if record.destroyed is not None:
+        return "destroyed"
+    if not announced:
+        return "unannounced"
+    return "current" if later is None else "overlap"
+
+
+def _print(rows: Sequence[dict[str, Any]]) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
+    for name in (*_COLUMNS, "state"):
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        state = row["state"]
+        if state == "overlap" and row["kept_to_round"] is not None:
+            state = f"overlap, to round {row['kept_to_round']}"
+        elif state == "destroyed":
+            state = f"destroyed in round {row['destroyed_round']}"
+        elif state == "missing":
+            state = "missing: not in this state folder"
+        table.add_row(*("-" if row[name] is None else str(row[name]) for name in _COLUMNS), state)
+    console = Out(markup=False)
+    # A key that a narrow terminal cuts cannot be copied.
+    whole = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    console.width = max(console.width, whole)
+    console.print(table)
+
+
+# ---- rotate ------------------------------------------------------------------------------------------------------
+
+
+def _rotate(arguments: argparse.Namespace) -> int:
+    """Announce a fresh key, or ask the running node to."""
+    config = settings_of(arguments)
+    federation, deployment = deployed(config)
+    if not federation.spec.privacy.encrypt:
+        raise UsageError(
+            f"{config.federation} has privacy.encrypt = false: updates are not encrypted, and keys open nothing"
+        )
+    signer = unlocked(config)
+    signer.check_chain(deployment.chain_id)
+    folder = config.state_path / keyring.FOLDER_NAME
+    try:
+        ledger = RpcLedger(deployment, federation.digest, signer, config.state_path)
+    except KeyInUse:
+        request_rotation(folder)
+        return _done(arguments, "requested", "a node runs with this key; it announces a fresh one in its next round")
+    try:
+        ledger.recover()
+        with viewing(config) as view:
+            secrecy = Secrecy.of(config.state_path, signer)
+            public, receipt = announce_fresh(ledger, view.prefix, signer.address, secrecy)
+            view.index.sync()
+            prefix = Prefix(view.index.entries())
+            stores = own_stores(config)
+            try:
+                oldest = oldest_kept(federation.spec, prefix)
+                number = ledger.peer_of(signer.address)
+                store = stores[0] if stores else MemoryStore()
+                if number is not None:
+                    tend(secrecy, federation.spec, prefix, number.number, store, oldest_round=oldest)
+            finally:
+                for store in stores:
+                    store.close()
+    finally:
+        ledger.close()
+    words = f"announced {recipient_text(public)} (entry {receipt.index}, {receipt.gas_used:,} gas)"
+    return _done(arguments, "announced", words, key=recipient_text(public), entry=receipt.index)
+
+
+def announce_fresh(ledger: RpcLedger, prefix: Prefix, account: str, secrecy: Secrecy) -> tuple[bytes, Receipt]:
+    """Announce a new key, or one that was made before and is not on the ledger yet; the rest stays as announced.
+
+    Raises:
+        NotAMember: this account is none, or was retired.
+    """
+    facts = prefix.peer_of(account)
+    if facts is None or not facts.active:
+        raise NotAMember(f"{account} is no active member of this federation, so that nobody would encrypt for its key")
+    public = secrecy.recipient()
+    if public == announced_key(prefix, facts.number):
+        public = secrecy.keys.make(common_round(prefix), prefix.size).public
+    said = facts.announcement
+    endpoint, pin = (said.endpoint, said.tls_pin) if said else ("", ZERO32)
+    receipt = ledger.announce(ledger.peer(facts.number).epoch + 1, public, pin, endpoint)
+    secrecy.keys.rotation_done()
+    return public, receipt
+
+
+def _done(arguments: argparse.Namespace, what: str, words: str, **more: object) -> int:
+    print(json.dumps({"done": what, **more}, indent=1) if arguments.json else words)
+    return 0
+
+
+# ---- export ------------------------------------------------------------------------------------------------------
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    """Write the private keys as an age identity file."""
+    config = settings_of(arguments)
+    out = Path(arguments.output)
+    if out.exists():
+        raise UsageError(f"{out} exists; expected a new file: name another with --output")
+    folder = config.state_path / keyring.FOLDER_NAME
+    if not folder.is_dir():
+        raise UsageError(f"{config.state_path} has no keys yet; `fl-node run` or `fl-node keys rotate` makes the first")
+    signer = unlocked(config)
+    held = Keyring(folder, signer.derive(keyring.VAULT_INFO))
+    made = {record.public: record.made_round for record in held.records}
+    own = [(one, f"key of {signer.address}, made in round {made[one.public]}") for one in held.identities()]
+    if not own:
+        raise KeyringError(f"every key in {folder} was destroyed; `fl-node keys rotate` makes a fresh one")
+    _write_new(out, identity_file(own))
+    words = (
+        f"{out}: {len(own)} private keys, not protected by any password. Whoever has this file can read every update "
+        "that was encrypted to them, from any peer and for ever; it signs nothing. Use it with `age -d -i` or "
+        "`fl-node audit --identity`, keep it as you keep the keystore, and delete it when it has served"
+    )
+    return _done(arguments, "exported", words, file=str(out), keys=[recipient_text(one.public) for one, _ in own])
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as sink:
+            sink.write(content)
+            sink.flush()
+            os.fsync(sink.fileno())
+    except OSError as cause:
+        raise KeyringError(f"cannot write {path}: {cause.strerror}; name another file with --output") from cause
