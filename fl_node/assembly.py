@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 from fl_node import keys
 from fl_node.access import deployed
 from fl_node.config import WILDCARDS, NodeConfig
+from fl_node.content.endpoints import as_announced
 from fl_node.content.factory import open_store
 from fl_node.content.fetch import Fetcher
 from fl_node.content.gateway import Gateway
+from fl_node.content.meter import FILE_NAME as TRAFFIC_NAME
+from fl_node.content.meter import Meter
 from fl_node.content.names import cid_of_genesis
 from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import CHUNK_BYTES, cid_of
@@ -48,6 +51,7 @@ from fl_node.peer import Peer
 from fl_node.prefix import PeerFacts, Prefix
 from fl_node.progress import Emit, Event, Stopwatch
 from fl_node.residual import Residuals
+from fl_node.serving import Announced, gateway_of
 from fl_node.spec import Federation, check_code, genesis_path
 from fl_node.witness import Witness
 
@@ -98,9 +102,14 @@ def assembled(
         number = _member_number(prefix, ledger.account)
         store = open_store(config.content, state / "content", config.ipfs_api)
         stack.callback(store.close)
+        meter = Meter(state / TRAFFIC_NAME)
+        stack.callback(meter.close)
+        content = federation.spec.content
         fetcher = stack.enter_context(
-            Fetcher(federation.spec.content.allow_networks, timeout_s=federation.spec.content.fetch_timeout_s)
+            Fetcher(content.allow_networks, timeout_s=content.fetch_timeout_s, claim=number, meter=meter)
         )
+        known = Announced(lambda: prefix)
+        meter.identify(known.whose)
 
         def initial() -> Tensors:
             """Asked for by the first round only, so it does not stay in memory."""
@@ -120,9 +129,7 @@ def assembled(
         log = LogStore(state / INDEX_NAME)
         stack.callback(log.close)
         routes = log_routes(log, notes)
-        gateway = stack.enter_context(Gateway(store, config.host, config.port, routes=routes))
-        if config.checkpoint_every:
-            stack.enter_context(_witness(config, log, signer, notes, fetcher, emit))
+        gateway = stack.enter_context(gateway_of(config, federation.spec, store, emit, routes=routes, meter=meter))
         peer = Peer(
             spec=federation.spec,
             number=number,
@@ -138,11 +145,16 @@ def assembled(
             watch=watch,
             emit=emit,
             stop=stop,
+            meter=meter,
             own_layers=OwnLayers(federation.spec, initial, state, ledger_name),
             secrecy=secrecy,
             residuals=Residuals(state, ledger_name) if lossy else None,
             verified=Recent(_RECENT_BYTES) if lossy else None,
         )
+        known = Announced(lambda: peer.prefix)
+        meter.identify(known.whose)
+        if config.checkpoint_every:
+            stack.enter_context(_witness(config, log, signer, notes, fetcher, known, emit))
         emit(Event("ready", f"peer {number} at {gateway.endpoint}", {"peer": number, "endpoint": gateway.endpoint}))
         yield peer, gateway
 
@@ -189,7 +201,7 @@ def load_genesis(
                 data = content
     if data is None:
         endpoints = [
-            facts.announcement.endpoint
+            as_announced(facts.announcement.endpoint, facts.announcement.tls_pin)
             for facts in prefix.peers()
             if facts.announcement is not None and facts.number != own
         ]
@@ -215,10 +227,20 @@ def load_genesis(
 
 
 def _witness(
-    config: NodeConfig, log: LogStore, signer: keys.Signer, notes: NoteFolder, fetcher: Fetcher, emit: Emit
+    config: NodeConfig,
+    log: LogStore,
+    signer: keys.Signer,
+    notes: NoteFolder,
+    fetcher: Fetcher,
+    known: Announced,
+    emit: Emit,
 ) -> Witness:
-    def ask(endpoint: str) -> bytes:
-        return fetcher.document("/checkpoint", MAX_NOTE_BYTES, endpoint, timeout_s=_ASK_S)
+    def ask(text: str) -> bytes:
+        *others, last = known.at(text)
+        for endpoint in others:
+            with suppress(ContentError):
+                return fetcher.document("/checkpoint", MAX_NOTE_BYTES, endpoint, timeout_s=_ASK_S)
+        return fetcher.document("/checkpoint", MAX_NOTE_BYTES, last, timeout_s=_ASK_S)
 
     period_s = min(max(config.poll_s, _SHORTEST_LOOK_S), _LONGEST_LOOK_S)
     return Witness(log, signer, notes, ask, emit, every=config.checkpoint_every, period_s=period_s)

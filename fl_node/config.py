@@ -38,6 +38,21 @@ class NodeConfig(Table):
     host: str = Field("127.0.0.1", description="address that the content gateway listens on")
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(0, description="gateway port; 0 takes a free one")
     endpoint: str = Field("", description="URL at which others reach the gateway; empty is http://host:port")
+    tls: Literal["auto", "off", "generated", "files"] = Field(
+        "auto", description="TLS of the gateway: auto, off, generated (a certificate of its own, pinned), files"
+    )
+    tls_cert: str = Field("", description="certificate chain of the gateway, PEM, for tls = files")
+    tls_key: str = Field("", description="its private key, PEM, mode 0600")
+    tls_pinned: bool = Field(False, description="announce the pin of tls_cert's key, which no public authority signed")
+    rate_requests: Annotated[float, Field(ge=0.0, le=1e9)] = Field(
+        100.0, description="requests a second that one remote address may send to the gateway; 0: any"
+    )
+    rate_bytes: Annotated[int, Field(ge=0, le=2**50)] = Field(
+        50 << 20, description="bytes a second that one remote address may take from the gateway; 0: any"
+    )
+    rate_exempt: str = Field(
+        "127.0.0.0/8,::1/128", description="networks without limits, by commas, besides content.allow_networks"
+    )
     content: Literal["embedded", "kubo"] = Field("embedded", description="content store")
     ipfs_api: str = Field("/ip4/127.0.0.1/tcp/5001", description="multiaddr of the Kubo RPC, for content = kubo")
     archive: bool = Field(False, description="keep everything for ever")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from fl_node.content.cid import Cid
 from fl_node.content.endpoints import Endpoint
+from fl_node.content.meter import Meter
 from fl_node.content.protocol import ContentStore
 from fl_node.journal import Draft
 from fl_node.key_keeping import Secrecy
@@ -115,6 +116,7 @@ class Peer:
     own_layers: OwnLayers | None = None
     secrecy: Secrecy | None = None
     residuals: Residuals | None = None
+    meter: Meter | None = None
     fetched_bytes: int = 0
     published_bytes: int = 0
     base_scores: dict[bytes, int] = field(default_factory=dict)

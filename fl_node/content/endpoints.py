@@ -83,17 +83,26 @@ def parse_endpoint(text: str, tls_pin: bytes = b"") -> Endpoint:
     return Endpoint(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), tls_pin)
 
 
+def as_announced(text: str, tls_pin: bytes) -> str | Endpoint:
+    """An announced endpoint with its pin (32 bytes, zeros: none); the bare text of one that cannot be used, so that
+    whoever asks there is told why."""
+    try:
+        return parse_endpoint(text, tls_pin if any(tls_pin) else b"")
+    except ContentUnavailable:
+        return text
+
+
 def without_secrets(text: str) -> str:
     """A URL as it may be shown: without what stands before an @ and after a question mark."""
     return _SECRETS.sub("...", text)
 
 
-def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    """Read CIDR ranges such as ``10.1.0.0/16``. Raises UsageError."""
+def parse_networks(texts: Sequence[str], key: str = "content.allow_networks") -> tuple[Network, ...]:
+    """Read CIDR ranges such as ``10.1.0.0/16``, the value of ``key``. Raises UsageError."""
     try:
         return tuple(ipaddress.ip_network(text) for text in texts)
     except ValueError as cause:
-        raise UsageError(f"content.allow_networks: {cause}; expected CIDR ranges such as 10.1.0.0/16") from cause
+        raise UsageError(f"{key}: {cause}; expected CIDR ranges such as 10.1.0.0/16") from cause
 
 
 def permitted(address: Address, allow_networks: Sequence[Network]) -> bool:
