@@ -1,10 +1,11 @@
-"""HTTP answers of bounded size: an endpoint may send without end."""
+"""HTTP answers of bounded size, from the URL that was given: an endpoint may send without end, or elsewhere."""
 
 from __future__ import annotations
 
 import io
 import time
 from typing import Any, Final
+from urllib.parse import urljoin
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -20,18 +21,29 @@ class AnswerTooLarge(requests.RequestException):
     """More bytes than an answer may have."""
 
 
+class Redirected(requests.RequestException):
+    """The endpoint sends elsewhere. Nobody chose that place, and requests may hold keys, so nobody goes there."""
+
+    def __init__(self, location: str, response: requests.Response) -> None:
+        super().__init__("a redirect", response=response)
+        self.location = location
+
+
 class BoundedAdapter(HTTPAdapter):
-    """Reads each answer whole, up to a limit."""
+    """Reads each answer whole, up to a limit, and follows no redirect."""
 
     def send(self, request: requests.PreparedRequest, *given: Any, **named: Any) -> requests.Response:
         """As :meth:`requests.adapters.HTTPAdapter.send`.
 
         Raises:
-            AnswerTooLarge: as it says.
+            AnswerTooLarge, Redirected: as they say.
             requests.Timeout: it does not come to its end.
         """
         named["stream"] = True
         response = super().send(request, *given, **named)
+        if response.is_redirect:
+            response.close()
+            raise Redirected(urljoin(str(request.url), response.headers["Location"]), response)
         end = time.monotonic() + MOST_ANSWER_S
         body = bytearray()
         try:

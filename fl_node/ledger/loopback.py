@@ -1,4 +1,4 @@
-"""An HTTP session for a node on this machine: what proxies, cookies and redirects need is left out of each request."""
+"""An HTTP session for a node on this machine: what proxies and cookies need is left out of each request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,5 @@ class LoopbackSession(requests.Session):
         request.body = data
         request.headers["Content-Length"] = str(len(data))
         response = self._adapter.send(request, timeout=kwargs.get("timeout"))
-        if response.is_redirect:
-            return super().post(url, data=data, json=json, **kwargs)
         response.content  # noqa: B018  read now: an error's text is asked for after the connection was let go
         return response

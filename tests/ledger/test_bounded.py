@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from fl_node.errors import ChainUnavailable, LedgerError
-from fl_node.ledger import bounded
+from fl_node.ledger import bounded, transport
 from fl_node.ledger.rpc import RpcReader
 from fl_node.ledger.transport import Rpc, RpcError
 from fl_node.spec import Deployment
@@ -95,3 +95,34 @@ def test_no_answer_takes_longer_than_its_bound(monkeypatch: pytest.MonkeyPatch) 
 def test_an_answer_that_breaks_off_is_an_outage() -> None:
     with endpoint(breaking_off) as url, pytest.raises(ChainUnavailable):
         Rpc(url).call("eth_blockNumber")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("loopback", [True, False])
+def test_a_redirect_is_told_and_never_followed(status: int, loopback: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def elsewhere(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        body = b'{"jsonrpc": "2.0", "id": 0, "result": "0x1"}'
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    if not loopback:  # the session that is used for chains elsewhere
+        monkeypatch.setattr(transport, "_LOOPBACK", frozenset())
+    with endpoint(elsewhere) as target:
+
+        def redirect(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(status)
+            handler.send_header("Location", f"{target}/v3/hush-1?key=hush-1")
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+
+        with endpoint(redirect) as url:
+            for ask in (lambda rpc: rpc.call("eth_chainId"), lambda rpc: rpc.batch([("eth_chainId", [])] * 2)):
+                with pytest.raises(ChainUnavailable, match=f"redirects to {target};.*never followed") as caught:
+                    ask(Rpc(url))
+                assert "hush" not in str(caught.value)
+    assert asked == []
