@@ -75,8 +75,9 @@ def encode(
         elif sent is not None:
             whole[name] = sent
         if spec.error_feedback and is_delta(kind) and goal.dtype.kind == "f":
-            rest = goal - decoded[name]
-            if rest.any():
+            with np.errstate(over="ignore"):
+                rest = np.asarray(goal - decoded[name])  # of no dimension, numpy makes a scalar
+            if rest.any() and np.isfinite(rest).all():
                 left[name] = rest
     if not whole and not found:
         name = min(decoded, key=lambda name: (decoded[name].nbytes, name))
@@ -136,5 +137,5 @@ def _change(kind: Encoding, spec: EncodingSpec, goal: Array, before: Array) -> C
 
 def _added(name: str, tensor: Array, residual: Array) -> Array:
     with np.errstate(over="ignore", under="ignore"):
-        goal = (tensor.astype(np.float64) + residual).astype(tensor.dtype)
+        goal = np.asarray(tensor.astype(np.float64) + residual).astype(tensor.dtype)
     return container.normalised(name, goal)
