@@ -148,8 +148,8 @@ class Rpc:
             return {"error": {"message": f"{cause}; ask for less"}}  # as an endpoint refuses that minds its own limits
         except Redirected as cause:
             raise ChainUnavailable(
-                f"the chain at {self.place} redirects to {place_of(cause.location)[:200]}; redirects are never followed, "
-                "since requests may hold keys: if the chain has moved there, correct the RPC URL (--rpc)"
+                f"the chain at {self.place} redirects to {place_of(cause.location)[:200]}; redirects are never "
+                "followed, since requests may hold keys: if the chain has moved there, correct the RPC URL (--rpc)"
             ) from cause
         except requests.HTTPError as cause:
             refusal = _json_rpc_error(cause.response)

@@ -117,7 +117,7 @@ def test_errors_of_the_endpoint_are_not_unavailability(world: World) -> None:
     assert good == "0x7a69" and isinstance(bad, RpcError)
 
 
-def test_a_local_endpoint_may_move_and_may_want_a_password(world: World) -> None:
+def test_a_local_endpoint_may_want_a_password_that_no_redirect_gets(world: World) -> None:
     seen: list[tuple[str, str | None]] = []
     target = deployment(world).rpc
 
@@ -137,8 +137,10 @@ def test_a_local_endpoint_may_move_and_may_want_a_password(world: World) -> None
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         rpc = Rpc(f"http://me:secret@127.0.0.1:{server.server_port}/rpc")
-        assert rpc.call("eth_chainId") == "0x7a69"
-        assert rpc.batch([("eth_chainId", []), ("eth_chainId", [])]) == ["0x7a69"] * 2
+        for ask in (lambda: rpc.call("eth_chainId"), lambda: rpc.batch([("eth_chainId", [])] * 2)):
+            with pytest.raises(ChainUnavailable, match="redirects to") as caught:
+                ask()
+            assert "secret" not in str(caught.value)
     finally:
         server.shutdown()
         server.server_close()
