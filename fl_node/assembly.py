@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fl_node import keys
 from fl_node.access import deployed
+from fl_node.budget import Account
 from fl_node.config import WILDCARDS, NodeConfig
 from fl_node.content.endpoints import as_announced
 from fl_node.content.factory import open_store
@@ -53,6 +54,7 @@ from fl_node.progress import Emit, Event, Stopwatch
 from fl_node.residual import Residuals
 from fl_node.serving import Announced, gateway_of
 from fl_node.spec import Federation, check_code, genesis_path
+from fl_node.training_step import trains_in
 from fl_node.witness import Witness
 
 if TYPE_CHECKING:
@@ -120,7 +122,11 @@ def assembled(
             schema = weights.schema_of(initial())
             shared = shared_schema(federation.spec, schema)
         with watch.phase("data"):
-            trainer = _trainer(config, federation, number, schema)
+            trainer = _trainer(
+                config, federation, number, schema, _account(federation, state, ledger_name, prefix, number)
+            )
+        if trainer.privacy is not None:
+            emit(Event("privacy", *trainer.privacy.summary()))
         # Others' deltas build on what was decoded lately.
         lossy = federation.spec.encoding.kind in ("int8-delta", "top-k-delta")
         secrecy = _secrecy(federation, state, signer, emit)
@@ -285,7 +291,24 @@ def check_membership(facts: PeerFacts) -> None:
         raise NotAMember(f"{account} (peer {facts.number}) may not publish; ask the coordinator for that role")
 
 
-def _trainer(config: NodeConfig, federation: Federation, number: int, schema: Schema) -> Trainer:
+def _account(federation: Federation, state: Path, ledger: str, prefix: Prefix, number: int) -> Account | None:
+    """The account of the privacy budget, held against what the ledger has of this peer.
+
+    Raises:
+        BudgetSpent: it is damaged, or does not know of an update that is there.
+    """
+    spec = federation.spec
+    if spec.privacy.mechanism == "none":
+        return None
+    account = Account(state, ledger)
+    own = prefix.updates(number)
+    account.check(entry.ref.sequence for entry in own if not entry.final and trains_in(spec, entry.round))
+    return account
+
+
+def _trainer(
+    config: NodeConfig, federation: Federation, number: int, schema: Schema, account: Account | None
+) -> Trainer:
     # torch is imported here, and by no module that an auditor or a reader needs.
     from fl_node.learning.data import load
     from fl_node.learning.models import genesis as initial_weights
@@ -306,4 +329,4 @@ def _trainer(config: NodeConfig, federation: Federation, number: int, schema: Sc
             f"the model {spec.model.name} has other tensors than the genesis weights: {sorted(ours)}, expected "
             f"{sorted(schema)}; use the same model code as the deployer"
         )
-    return Trainer(spec, splits, number, config.device, config.state_path / "optimizer")
+    return Trainer(spec, splits, number, config.device, config.state_path / "optimizer", account)

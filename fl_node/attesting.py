@@ -27,7 +27,9 @@ from fl_node.peer import Peer
 from fl_node.prefix import UpdateEntry
 from fl_node.progress import Event
 from fl_node.rebasing import BaseDiffers, chosen_for, recorded_base
-from fl_node.records import PPM, ZERO32, Attestation, Parent, Reason, Role, Rule, UpdateRef
+from fl_node.records import ZERO32, Attestation, Parent, Reason, Role, Rule, UpdateRef
+from fl_node.released import attested_step
+from fl_node.released import coarsened as coarsened
 from fl_node.supply import gather, object_to
 
 #: Bases whose score is remembered: those of a few rounds, in a federation of many.
@@ -59,7 +61,7 @@ def attest(peer: Peer, wanted: Sequence[UpdateEntry], *, merged: bool = False) -
         return ()
     supply = gather(peer, wanted, frozenset(entry.ref for entry in wanted) if merged else frozenset())
     items = []
-    step = peer.spec.attestation.coarsen_ppm
+    step = attested_step(peer.spec.attestation, peer.spec.privacy)
     for entry, tensors in zip(supply.entries, supply.tensors, strict=True):
         base_ppm = _base_score(peer, entry, merged)
         if base_ppm is not None:
@@ -70,15 +72,6 @@ def attest(peer: Peer, wanted: Sequence[UpdateEntry], *, merged: bool = False) -
         _record(peer, items[start : start + MOST_ATTESTED])
     peer.sync()
     return tuple(UpdateRef(item.peer, item.sequence) for item in items)
-
-
-def coarsened(score_ppm: int, step_ppm: int) -> int:
-    """A score rounded to the nearest multiple of a step, half upwards, and never above 1,000,000.
-
-    >>> coarsened(914_999, 10_000), coarsened(915_000, 10_000), coarsened(999_999, 300_000)
-    (910000, 920000, 900000)
-    """
-    return min((score_ppm + step_ppm // 2) // step_ppm, PPM // step_ppm) * step_ppm
 
 
 def remember_base(peer: Peer, digest: bytes, merged: Merge) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fl_node.errors import SpecError
-from fl_node.tables import AttestationSpec, MergingSpec, RoundsSpec, TaskSpec, TrainingSpec
+from fl_node.tables import AttestationSpec, MergingSpec, PrivacySpec, RoundsSpec, TaskSpec, TrainingSpec
 
 
 def check_coherence(
@@ -58,3 +58,48 @@ def check_coherence(
             f"{where}: merging.graph = {merging.graph!r} with {len(merging.edges)} merging.edges; expected edges for "
             "graph = 'edges', and only there"
         )
+
+
+def check_privacy(
+    training: TrainingSpec, merging: MergingSpec, attestation: AttestationSpec, privacy: PrivacySpec, where: str
+) -> None:
+    """Refuse tables that take back what a mechanism of differential privacy promises, or choose by what it hides.
+
+    Raises:
+        SpecError: naming the keys, what they are, and what goes together.
+    """
+    if privacy.mechanism == "none":
+        return
+    asked = f"{where}: privacy.mechanism = {privacy.mechanism!r}"
+    if privacy.mechanism == "example" and training.loop:
+        raise SpecError(
+            f"{asked} with training.loop = {training.loop!r}: in a loop of one's own nobody can vouch for how much a "
+            "row changes; expected no loop, or mechanism 'update', which bounds what comes out"
+        )
+    if privacy.mechanism == "example" and training.class_weights:
+        raise SpecError(
+            f"{asked} with training.class_weights = true: one row more changes the weight of all the others, so that "
+            "clipping each does not bound what it changes; expected class_weights = false"
+        )
+    if merging.aggregation == "trust":
+        raise SpecError(
+            f"{asked} with merging.aggregation = 'trust': its shares, public to the millionth, follow what each peer's "
+            "validation rows say, and no accountant counts that; expected another aggregation, such as 'fedavg'"
+        )
+    if privacy.scores == "coarse":
+        return
+    if attestation.mode != "none":
+        raise SpecError(
+            f"{asked} with privacy.scores = 'withheld' and attestation.mode = {attestation.mode!r}: attestations are "
+            "scores; expected attestation.mode = 'none', or privacy.scores = 'coarse'"
+        )
+    by_score = {"top-k", "best", "above-own"}
+    for key, name, chooses in (
+        ("merging.selection", merging.selection, merging.selection in by_score),
+        ("merging.aggregation", merging.aggregation, merging.aggregation == "score"),
+    ):
+        if chooses:
+            raise SpecError(
+                f"{asked} with privacy.scores = 'withheld' and {key} = {name!r}, which looks at scores: all would be "
+                "zero; expected another, or privacy.scores = 'coarse'"
+            )

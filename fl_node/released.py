@@ -4,7 +4,7 @@ not told at all: ``privacy.scores``."""
 from __future__ import annotations
 
 from fl_node.records import PPM
-from fl_node.tables import PrivacySpec
+from fl_node.tables import AttestationSpec, PrivacySpec
 
 
 def released(privacy: PrivacySpec, score_ppm: int) -> int:
@@ -17,6 +17,17 @@ def released(privacy: PrivacySpec, score_ppm: int) -> int:
     if privacy.mechanism == "none":
         return score_ppm
     return 0 if privacy.scores == "withheld" else coarsened(score_ppm, privacy.score_step_ppm)
+
+
+def attested_step(attestation: AttestationSpec, privacy: PrivacySpec) -> int:
+    """Attested scores are rounded to multiples of this, in ppm: they are of the attester's validation rows."""
+    own = privacy.score_step_ppm if privacy.mechanism != "none" else 1
+    return max(attestation.coarsen_ppm, own)
+
+
+def is_released(privacy: PrivacySpec, score_ppm: int) -> bool:
+    """Whether a recorded score can be what :func:`released` gives."""
+    return released(privacy, score_ppm) == score_ppm
 
 
 def coarsened(score_ppm: int, step_ppm: int) -> int:

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-def compose_report(peer: int, draft: Draft, found: Evaluation) -> bytes:
+def compose_report(peer: int, draft: Draft, found: Evaluation, privacy: dict[str, Any] | None = None) -> bytes:
     """The report's bytes: keys sorted, no white space, UTF-8, so that equal content gives equal bytes.
 
     Args:
         peer: number of the publisher.
+        found: of the update, its score as it is released.
+        privacy: what was spent so far, under a mechanism of differential privacy. No accountant counts what metrics and
+            losses tell of the rows that they are of, so then the report has none.
     """
     table: dict[str, Any] = {
         "format": FORMAT,
@@ -34,20 +37,25 @@ def compose_report(peer: int, draft: Draft, found: Evaluation) -> bytes:
         "claims": "scores and metrics are the publisher's word, measured on its own test split",
         "score_ppm": found.score_ppm,
         "base_score_ppm": draft.base_score_ppm,
-        "metrics": {
-            "accuracy": found.accuracy,
-            "macro_f1": found.macro_f1,
-            "precision": found.precision,
-            "recall": found.recall,
-            "auc": found.auc,
-            "dice": found.dice,
-            "loss": found.loss,
-            "samples": found.samples,
-            "confusion": [list(row) for row in found.confusion],
-        },
+        "metrics": _metrics(found) if privacy is None else {"samples": found.samples, "withheld": True},
+        "privacy": privacy,
         "training": draft.training,
         "bytes": draft.sizes,
         "candidates": list(draft.outcomes),
         "software": f"fl-node {__version__}",
     }
     return json.dumps(table, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _metrics(found: Evaluation) -> dict[str, Any]:
+    return {
+        "accuracy": found.accuracy,
+        "macro_f1": found.macro_f1,
+        "precision": found.precision,
+        "recall": found.recall,
+        "auc": found.auc,
+        "dice": found.dice,
+        "loss": found.loss,
+        "samples": found.samples,
+        "confusion": [list(row) for row in found.confusion],
+    }

@@ -52,6 +52,7 @@ from fl_node.publishing import (
 )
 from fl_node.rebasing import combine
 from fl_node.records import Rule, Update, UpdateRef
+from fl_node.released import released
 from fl_node.report import compose_report
 from fl_node.supply import Supply, gather, stored, tensors_of
 from fl_node.training_step import trained
@@ -146,7 +147,7 @@ def merge(peer: Peer, goal: Goal, draft: Draft | None) -> tuple[Draft, Tensors]:
         outcomes=chosen.outcomes_after(failures, merged.rejected),
         rule=merged.rule,
         base=base,
-        base_score_ppm=found.score_ppm,
+        base_score_ppm=released(peer.spec.privacy, found.score_ppm),
         left_out={str(ref): why for ref, why in merged.rejected.items()},
     )
     return peer.journal.save(draft), merged.tensors
@@ -225,8 +226,10 @@ def evaluate(peer: Peer, draft: Draft) -> Draft:
     with peer.watch.phase("evaluate"):
         tensors = tensors_of(peer, as_entry(peer, draft))
         found = peer.trainer.evaluate(peer.whole(tensors, draft.sequence), full=True)
+        found = replace(found, score_ppm=released(peer.spec.privacy, found.score_ppm))
     with peer.watch.phase("publish"):
-        report = publish_report(peer, compose_report(peer.number, draft, found), draft.round)
+        spent = peer.trainer.privacy.told() if peer.trainer.privacy is not None else None
+        report = publish_report(peer, compose_report(peer.number, draft, found, spent), draft.round)
     return peer.journal.save(
         replace(draft, report=report.digest, score_ppm=found.score_ppm, test_samples=found.samples)
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from fl_node.errors import ContentError, MalformedWeights, TrainingDiverged, Unreadable
+from fl_node.errors import BudgetSpent, ContentError, MalformedWeights, TrainingDiverged, Unreadable
 from fl_node.journal import Draft
 from fl_node.merging import weights
 from fl_node.merging.weights import Tensors
@@ -28,6 +28,8 @@ def trained(peer: Peer, draft: Draft, start: Tensors) -> tuple[Tensors, dict[str
     from the genesis. The recorded base stays what the rules give, and the report says where training started: one
     member whose weights nobody can train on must not stop the others.
 
+    Where the privacy budget does not allow another training, it is the base itself that comes back, untrained.
+
     Raises:
         TrainingDiverged: from everywhere.
         TrainingFailed: the user's own loop raised.
@@ -48,8 +50,20 @@ def trained(peer: Peer, draft: Draft, start: Tensors) -> tuple[Tensors, dict[str
             text = f"round {draft.round}: cannot train from {name}, trying from elsewhere: {error}"
             peer.emit(Event("diverged", text, {"round": draft.round, "from": name}))
             continue
-        return tensors, {"loss": told.loss, "steps": told.steps, "samples": told.samples, "from": name}
+        except BudgetSpent as error:
+            # What diverged before has spent its part, and is not there to be published.
+            return start, _untrained(peer, draft, error)
+        # A loss is of the rows trained on, and no accountant counts what it tells of them.
+        loss = told.loss if peer.spec.privacy.mechanism == "none" else None
+        return tensors, {"loss": loss, "steps": told.steps, "samples": told.samples, "from": name}
     raise AssertionError("there is always the base")
+
+
+def _untrained(peer: Peer, draft: Draft, error: BudgetSpent) -> dict[str, Any]:
+    peer.emit(Event("budget-spent", f"round {draft.round}: not training: {error}", {"round": draft.round}))
+    samples = len(peer.trainer.splits.train)
+    why = "privacy budget spent"
+    return {"loss": None, "steps": 0, "samples": samples, "from": "base", "untrained": True, "why": why}
 
 
 def _own_update(peer: Peer, own: UpdateEntry) -> Tensors:

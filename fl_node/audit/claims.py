@@ -22,6 +22,7 @@ from typing import Any, Final, TypeAlias
 from fl_node.merging.board import members_of
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import PPM
+from fl_node.released import attested_step
 from fl_node.spec import Spec
 
 #: Standard deviations above which a gap is far, one-sided.
@@ -199,7 +200,14 @@ def worked_out(spec: Spec, prefix: Prefix, what: str) -> dict[Any, Any]:
     about, since updates are judged in many calls."""
     kept: dict[tuple[Any, ...], dict[Any, Any]] = prefix.derived.setdefault(f"claims: {what}", {})
     task = spec.task
-    key = (prefix.size, task.metric, task.validation, task.test, spec.attestation.coarsen_ppm)
+    key = (
+        prefix.size,
+        task.metric,
+        task.validation,
+        task.test,
+        attested_step(spec.attestation, spec.privacy),
+        spec.privacy.mechanism,
+    )
     if key not in kept:
         kept.clear()
     return kept.setdefault(key, {})
@@ -301,8 +309,11 @@ def gap_of(kind: Kind, spec: Spec, one: Measured, spread: float | None) -> Gap:
     values = [kind.word(said) for said in one.said]
     centre = statistics.median(values)
     rows = len(one.said) / sum(1 / said.rows for said in one.said)
-    step = spec.attestation.coarsen_ppm / PPM
-    rounding = step**2 / 12 * (2 if kind is IMPROVEMENT else 1)
+    step = attested_step(spec.attestation, spec.privacy) / PPM
+    scores = 2 if kind is IMPROVEMENT else 1
+    rounding = step**2 / 12 * scores
+    # Under differential privacy claims are rounded as well.
+    own_step = spec.privacy.score_step_ppm / PPM if spec.privacy.mechanism != "none" else 0.0
     of_row = _least_variance(kind, spec, centre, rows * len(values))
     if spread is not None:
         of_row = max(of_row, spread - rounding * rows)
@@ -310,7 +321,7 @@ def gap_of(kind: Kind, spec: Spec, one: Measured, spread: float | None) -> Gap:
         of_row = max(of_row, _CHANGED)
     of_site = of_row / rows + rounding
     of_centre = of_site / len(values) * (_MEDIAN**2 if len(values) > 2 else 1.0)
-    return kind.claim(one.entry) - centre, math.sqrt(of_row / one.rows + of_centre)
+    return kind.claim(one.entry) - centre, math.sqrt(of_row / one.rows + own_step**2 / 12 * scores + of_centre)
 
 
 def _least_variance(kind: Kind, spec: Spec, centre: float, rows: float) -> float:

@@ -146,6 +146,8 @@ def _metrics(table: Mapping[str, Any], update: UpdateEntry, spec: Spec | None) -
         return f"the report counts {str(metrics.get('samples'))[:40]} samples, the ledger {update.update.test_samples}"
     if spec is None or spec.task.metric != "accuracy" or spec.task.kind != "classification":
         return None
+    if spec.privacy.mechanism != "none":
+        return None  # what a confusion matrix tells is withheld
     rows = metrics.get("confusion")
     whole = isinstance(rows, list) and all(
         isinstance(row, list) and len(row) == len(rows) and all(_is_count(n) for n in row) for row in rows

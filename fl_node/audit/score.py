@@ -31,6 +31,7 @@ from fl_node.merging import weights
 from fl_node.merging.outcomes import percent
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import PPM
+from fl_node.released import is_released
 from fl_node.spec import Spec
 
 NAME: Final = "score"
@@ -72,6 +73,8 @@ def score_finding(spec: Spec | None, prefix: Prefix, entry: UpdateEntry) -> Find
     if spec is None:
         return looked.finding(Result.UNKNOWN, f"{claim}; without the spec nobody knows what it measures")
     looked.data["metric"] = spec.task.metric
+    if spec.privacy.mechanism != "none" and spec.privacy.scores == "withheld":
+        return looked.finding(Result.UNKNOWN, "no claim: the spec withholds scores (privacy.scores)")
     if not update.test_samples:
         return looked.finding(Result.UNKNOWN, f"{claim}: nothing was measured")
     mine = beside(spec, prefix, entry)
@@ -95,6 +98,14 @@ def impossible(spec: Spec | None, prefix: Prefix, entry: UpdateEntry) -> str | N
             return f"it claims a {name} of {percent(ppm)}, measured on no test rows; expected 0"
     if spec is None:
         return None
+    if spec.privacy.mechanism != "none":
+        for name, ppm in claims:
+            if not is_released(spec.privacy, ppm):
+                told = f"a multiple of {spec.privacy.score_step_ppm:,}" if spec.privacy.scores == "coarse" else "0"
+                return (
+                    f"it records a {name} of {ppm:,} ppm; expected {told}, by the spec's privacy.scores"
+                )
+        return _two_scores(spec, prefix, entry)
     for name, ppm in claims if spec.task.metric == "accuracy" else ():
         if right_answers(ppm, update.test_samples) is None:
             most = ppm * update.test_samples // PPM
@@ -131,6 +142,8 @@ def _two_scores(spec: Spec, prefix: Prefix, entry: UpdateEntry) -> str | None:
     same = weights.commitment(opened.chain_id, opened.ledger, entry.ref.peer, entry.ref.sequence, update.base)
     one_row = -(-PPM // update.test_samples) + 1 if update.test_samples else 0
     allowed = one_row if spec.task.metric == "accuracy" else _ROUNDING_PPM
+    if spec.privacy.mechanism != "none":
+        allowed = spec.privacy.score_step_ppm * (1 + allowed // spec.privacy.score_step_ppm)
     if update.weights != same or abs(update.score_ppm - update.base_score_ppm) <= allowed:
         return None
     return (

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fl_node.errors import TrainingFailed, UsageError
+from fl_node.errors import BudgetSpent, TrainingFailed, UsageError
 from fl_node.learning.batch_optimizers import StackedOptimizer, stacked_optimizer
 from fl_node.learning.batch_rows import StackedRows
 from fl_node.learning.batch_scores import Question, answers, questions
@@ -34,7 +34,7 @@ from fl_node.learning.training import Trainer, TrainReport, _class_weights, _ten
 from fl_node.spec import Spec
 
 #: What became of a peer's training: weights and report, or why there are none.
-Outcome: TypeAlias = "tuple[Weights, TrainReport] | TrainingFailed"
+Outcome: TypeAlias = "tuple[Weights, TrainReport] | TrainingFailed | BudgetSpent"
 #: Bytes of rows and weights in one step of one group of peers, on a CPU: less costs more calls, more leaves the caches.
 WORKING_SET = 4 << 20
 #: The same on a GPU, whose memory is the only bound.
@@ -46,6 +46,8 @@ _Out = TypeVar("_Out")
 
 def batchable(spec: Spec) -> bool:
     """Whether peers of this spec are trained side by side, their weights stacked; else each by its own trainer."""
+    if spec.privacy.mechanism != "none":
+        return False
     return spec.model.name in ("logistic", "mlp") and spec.task.kind == "classification" and not spec.training.loop
 
 
@@ -123,8 +125,9 @@ class BatchTrainer:
             jobs: peer number -> (weights to start from, sequence).
 
         Returns:
-            peer number -> (weights, report), or the ``TrainingFailed`` (``TrainingDiverged`` where numbers are no
-            longer finite) that its trainer would have raised. Seconds are those of its group divided by its peers.
+            peer number -> (weights, report), or the ``BudgetSpent`` or ``TrainingFailed`` (``TrainingDiverged`` where
+            numbers are no longer finite) that its trainer would have raised. Seconds are those of its group divided by
+            its peers.
 
         Raises:
             MalformedWeights: weights to start from are not this model's.
@@ -229,7 +232,7 @@ class BatchTrainer:
         def alone(number: int) -> Outcome:
             try:
                 return self.trainer(number).train(*jobs[number])
-            except TrainingFailed as failure:
+            except (TrainingFailed, BudgetSpent) as failure:
                 return failure
 
         if _draws(self.spec):

@@ -117,6 +117,21 @@ class Privacy:
             self._mechanism, self._history(), self.training, self._asked.delta, self._asked.epsilon, most
         )
 
+    def summary(self) -> tuple[str, dict[str, Any]]:
+        """What an operator should know when a peer starts: a line, and the numbers in it."""
+        asked, left = self._asked, self.left()
+        whose = "each row" if self.by_example else "each update"
+        text = (
+            f"differential privacy of {whose}: epsilon {self.account.epsilon:.3g} of {asked.epsilon:g} spent at delta "
+            f"{asked.delta:g}, noise {self.noise_multiplier:.4g} times {asked.clip_norm:g}; "
+        )
+        if self.account.assumed_spent:
+            text += "the rest was given up"
+        else:
+            more = " or more" if left == self.planned else ""
+            text += f"enough for {left}{more} more rounds of training, planned are {self.planned} in all"
+        return text, self.told() | {"trainings_left": left, "trainings_planned": self.planned}
+
     def spend(self, sequence: int) -> Noise:
         """Enter the training of an update into the account, durably, and only then give its randomness.
 

@@ -9,7 +9,6 @@ from fl_node.learning.dataset import joined
 from fl_node.learning.metrics import Evaluation
 from fl_node.learning.models import Weights, genesis
 from fl_node.learning.splits import Splits
-from fl_node.learning.training import Trainer
 from fl_node.simulation.batches import Batcher, Batching
 from fl_node.simulation.deal import Dealt
 from fl_node.simulation.faults import Cast
@@ -39,7 +38,7 @@ def train_baselines(spec: Spec, dealt: Dealt, cast: Cast, how: Batching, threads
 
 def _pooled(spec: Spec, dealt: Dealt, numbers: list[int], rounds: list[int]) -> Evaluation | None:
     rows = joined([dealt.splits[number - 1].train for number in numbers])
-    trainer = Trainer(spec, Splits(rows, rows, dealt.common), 0, "cpu")
+    trainer = SimulatedTrainer(spec, Splits(rows, rows, dealt.common), 0)
     model: Weights = genesis(spec)
     try:
         for number in rounds:

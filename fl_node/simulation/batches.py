@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 import torch
 
-from fl_node.errors import TrainingFailed, UsageError
+from fl_node.errors import BudgetSpent, TrainingFailed, UsageError
 from fl_node.learning.batch import BatchTrainer, Outcome, batchable
 from fl_node.learning.dataset import Dataset
 from fl_node.learning.metrics import Evaluation
@@ -39,7 +39,7 @@ class Batcher:
         if how == "always" and not batchable(spec):
             raise UsageError(
                 f"--batch always: the model {spec.model.name} is not trained side by side; expected logistic or mlp "
-                "without a loop of one's own, or --batch auto"
+                "without a loop of one's own or differential privacy, or --batch auto"
             )
         torch.set_num_threads(1)
         self._together = None
@@ -89,5 +89,5 @@ class Batcher:
 def _outcome(trainer: SimulatedTrainer, start: Tensors, sequence: int) -> Outcome:
     try:
         return trainer.train_honestly(start, sequence)
-    except TrainingFailed as failure:
+    except (TrainingFailed, BudgetSpent) as failure:
         return failure

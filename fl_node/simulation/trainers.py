@@ -3,8 +3,10 @@ replace its step. The round's code calls it as it calls any trainer."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,11 +14,18 @@ from numpy.typing import NDArray
 from fl_node.errors import FlNodeError
 from fl_node.learning.metrics import Evaluation
 from fl_node.learning.models import Weights
+from fl_node.learning.noise import GeneratorNoise, Noise
 from fl_node.learning.splits import Splits
 from fl_node.learning.training import Trainer, TrainReport
 from fl_node.records import PPM
 from fl_node.simulation.malice import Malice
 from fl_node.spec import Spec
+
+
+def _noise(spec: Spec, peer: int, sequence: int) -> Noise:
+    digest = hashlib.sha256(f"fl-node simulated noise {spec.training.seed} {peer} {sequence}".encode()).digest()
+    return GeneratorNoise(int.from_bytes(digest, "big"))
+
 
 Start = Mapping[str, NDArray[Any]]
 
@@ -30,10 +39,14 @@ class Ahead:
 
 
 class SimulatedTrainer(Trainer):
-    """As :class:`Trainer`; ``found`` is the last evaluation of an update (not of a base), as it really was."""
+    """As :class:`Trainer`; ``found`` is the last evaluation of an update (not of a base), as it really was.
+
+    Under differential privacy the account is in memory, and noise comes from a seed, so that a run can be repeated: it
+    hides nothing, for nothing is to be hidden from whoever has all the rows.
+    """
 
     def __init__(self, spec: Spec, splits: Splits, peer: int, malice: Malice | None = None) -> None:
-        super().__init__(spec, splits, peer, "cpu", None)
+        super().__init__(spec, splits, peer, "cpu", None, None, partial(_noise, spec, peer))
         self.malice = malice
         self.found: Evaluation | None = None
         self._ahead: Ahead | None = None
