@@ -37,6 +37,7 @@ COMMANDS = {
     "verify": "verify",
     "lineage": "lineage",
     "model": "model",
+    "traffic": "traffic",
     "cid": "files",
     "gc": "files",
     "demo": "demo",

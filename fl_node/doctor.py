@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import shutil
 import time
@@ -16,15 +15,18 @@ from fl_node.access import deployed
 from fl_node.config import WILDCARDS, NodeConfig
 from fl_node.content.endpoints import parse_endpoint
 from fl_node.content.factory import open_store
+from fl_node.content.fetch import Fetcher
 from fl_node.content.gateway import Gateway
 from fl_node.content.memory import MemoryStore
-from fl_node.errors import FlNodeError, KeystoreError, PortTaken
+from fl_node.content.tls import NO_PIN, ServerTls
+from fl_node.errors import ContentError, FlNodeError, KeystoreError, PortTaken
 from fl_node.ledger.abi import address_bytes, checksum_address
 from fl_node.ledger.deploy import check_code
 from fl_node.ledger.rpc import RpcReader
 from fl_node.ledger.transport import Rpc, place_of
 from fl_node.merging.fit import check_fit
 from fl_node.records import Role
+from fl_node.serving import loopback, tls_of
 from fl_node.spec import Deployment, Federation, Spec
 
 _ENOUGH_UPDATES = 100
@@ -168,23 +170,32 @@ def _content(config: NodeConfig) -> Iterator[Finding]:
         )
         yield _checked("content store", lambda: _try_store(config, folder), mend)[0]
     # While one tries the port, it can be reached from outside as it will be by the others.
+    mend = "the settings tls, tls_cert, tls_key and endpoint must go together: docs/operating.md, TLS"
+    finding, found = _checked("gateway TLS", lambda: [tls_of(config)], mend)
+    if found is None:
+        yield finding
+        return
+    (tls,) = found
     with ExitStack() as stack:
         mend = "another process has the address, or it is not this machine's: stop it, or choose with --host and --port"
-        yield _checked("gateway port", lambda: _listen(config, stack), mend)[0]
+        yield _checked("gateway port", lambda: _listen(config, tls, stack), mend)[0]
         if config.endpoint:
             mend = "the announced URL must reach this peer's gateway from outside: check the URL, proxy, DNS, firewall"
-            yield _checked("endpoint", lambda: _reach(config.endpoint), mend)[0]
+            yield _checked("endpoint", lambda: _reach(config.endpoint, tls), mend)[0]
 
 
-def _listen(config: NodeConfig, stack: ExitStack) -> str:
+def _listen(config: NodeConfig, tls: ServerTls | None, stack: ExitStack) -> str:
     try:
-        gateway = stack.enter_context(Gateway(MemoryStore(), config.host, config.port))
+        gateway = stack.enter_context(Gateway(MemoryStore(), config.host, config.port, tls=tls))
     except PortTaken:
         if config.port and config.host not in WILDCARDS:
             host = f"[{config.host}]" if ":" in config.host else config.host
+            url = f"{'http' if tls is None else 'https'}://{host}:{config.port}"
             with suppress(FlNodeError):
-                return f"in use by a gateway that {_reach(f'http://{host}:{config.port}')}: is this peer running?"
+                return f"in use by a gateway that {_reach(url, tls)}: is this peer running?"
         raise
+    if tls is None and not loopback(config.host):
+        return f"free: {gateway.endpoint}, in the clear: reports and who asks for what can be read on the way (tls)"
     return f"free: {gateway.endpoint}"
 
 
@@ -201,20 +212,15 @@ def _try_store(config: NodeConfig, folder: Path) -> str:
     return "wrote and read back a probe"
 
 
-def _reach(url: str) -> str:
-    """Ask for what every gateway has: the block of no bytes."""
-    endpoint = parse_endpoint(url)
-    kind = http.client.HTTPSConnection if endpoint.scheme == "https" else http.client.HTTPConnection
-    connection = kind(endpoint.host, endpoint.port, timeout=5.0)
-    try:
-        connection.request("GET", "/ipfs/bafkqaaa?format=raw")
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException, ValueError) as cause:
-        raise FlNodeError(f"{url} does not answer: {cause or type(cause).__name__}") from cause
-    finally:
-        connection.close()
-    if status != 200:
-        raise FlNodeError(f"{url} answers with status {status}; expected 200, as a content gateway would")
+def _reach(url: str, tls: ServerTls | None = None) -> str:
+    """Ask for what every gateway has, the block of no bytes, as other peers would: with the pin that they know."""
+    pin = NO_PIN if tls is None else tls.pin
+    endpoint = parse_endpoint(url, pin if any(pin) else b"")
+    with Fetcher(trusted=[endpoint]) as fetcher:
+        try:
+            fetcher.document("/ipfs/bafkqaaa?format=raw", 1 << 10, endpoint)
+        except ContentError as cause:
+            raise FlNodeError(f"{url} does not answer as a content gateway would: {cause}") from cause
     return f"answers at {url}"
 
 

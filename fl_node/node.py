@@ -73,6 +73,8 @@ def run(config: NodeConfig, emit: Emit, stop: threading.Event, password: str | N
             seconds=dict(peer.watch.seconds),
             published_bytes=peer.published_bytes,
             fetched_bytes=peer.fetched_bytes,
+            sent_bytes=peer.meter.sent_bytes if peer.meter else 0,
+            received_bytes=peer.meter.received_bytes if peer.meter else 0,
         )
 
 

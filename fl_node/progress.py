@@ -57,7 +57,8 @@ class Stopwatch:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run ended. ``closed``: the closing update is on the ledger; otherwise it was stopped before."""
+    """How a run ended. ``closed``: the closing update is on the ledger; otherwise it was stopped before. ``sent_bytes``
+    and ``received_bytes``: all that went over the gateway and came from others' in this run, of every kind."""
 
     peer: int
     sequence: int
@@ -66,3 +67,5 @@ class Ended:
     seconds: dict[str, float]
     published_bytes: int
     fetched_bytes: int
+    sent_bytes: int = 0
+    received_bytes: int = 0

@@ -25,6 +25,7 @@ from fl_node.records import ZSTD, Flag, Update, UpdateRef
 from fl_node.sealing import age
 from fl_node.supply import OWN_LABEL, decoder, obtain, tensors_of
 
+REPORT_LABEL: Final = "report"
 _MAX_REPORT_BYTES: Final = 1 << 20
 
 
@@ -187,7 +188,7 @@ def publish_report(peer: Peer, report: bytes, round_number: int) -> Cid:
     """Store a report durably; its CID is raw, so its digest is the SHA-256 of its bytes."""
     if len(report) > _MAX_REPORT_BYTES:
         raise FlNodeError(f"the report has {len(report)} bytes, expected at most {_MAX_REPORT_BYTES}")
-    return peer.store.add(report, label=OWN_LABEL, round=round_number)
+    return peer.store.add(report, label=REPORT_LABEL, round=round_number)
 
 
 def _stored(peer: Peer, buffers: Sequence[Buffer], round_number: int) -> Sealed:

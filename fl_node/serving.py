@@ -55,7 +55,7 @@ def tls_mode(config: NodeConfig) -> Literal["off", "generated", "files"]:
     mode = config.tls
     if mode == "auto":
         given = bool(config.tls_cert or config.tls_key)
-        own = not config.endpoint and not _loopback(config.host) and config.host not in WILDCARDS
+        own = not config.endpoint and not loopback(config.host) and config.host not in WILDCARDS
         mode = "files" if given else "generated" if own else "off"
     if mode == "files" and not (config.tls_cert and config.tls_key):
         raise UsageError(
@@ -135,7 +135,8 @@ class Announced:
         return found
 
 
-def _loopback(host: str) -> bool:
+def loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches what listens on this address."""
     if host == "localhost":
         return True
     try:

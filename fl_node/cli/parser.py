@@ -36,7 +36,21 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--verbose", action="store_true", help="show the traceback of an error")
         return sub
 
-    for add in (_init, _run, _reading, _membership, *SECRECY, _model, _cid, _gc, _demo, _simulate, _doctor, *AUDITING):
+    for add in (
+        _init,
+        _run,
+        _reading,
+        _membership,
+        *SECRECY,
+        _model,
+        _cid,
+        _gc,
+        _traffic,
+        _demo,
+        _simulate,
+        _doctor,
+        *AUDITING,
+    ):
         add(command)
     return parser
 
@@ -116,6 +130,11 @@ def _gc(command: Command) -> None:
     sub = command("gc", "delete content older than the federation's retention")
     settings(sub, "federation", "state", "rpc", "content", "ipfs_api", "archive")
     sub.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+
+
+def _traffic(command: Command) -> None:
+    sub = command("traffic", "bytes that this peer sent and received, by counterpart and kind")
+    settings(sub, "state")
 
 
 def _demo(command: Command) -> None:
@@ -213,3 +232,4 @@ def _simulate(command: Command) -> None:
 def _doctor(command: Command) -> None:
     sub = command("doctor", "check chain, code, spec, balance, content, disk and clock; say how to mend each")
     settings(sub, "federation", "state", "rpc", "key", "content", "ipfs_api", "host", "port", "endpoint", "data_dir")
+    settings(sub, "tls", "tls_cert", "tls_key", "tls_pinned")

@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     tell = _lines(arguments.json)
     summary = (
         f"peer {ended.peer}: {ended.sequence} updates, {'closed' if ended.closed else 'stopped'} at round {ended.round}"
+        f"; sent {ended.sent_bytes:,} bytes and received {ended.received_bytes:,}: `fl-node traffic` has them by peer"
     )
     tell(
         Event(
@@ -60,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
                 "seconds": {name: round(value, 3) for name, value in ended.seconds.items()},
                 "published_bytes": ended.published_bytes,
                 "fetched_bytes": ended.fetched_bytes,
+                "sent_bytes": ended.sent_bytes,
+                "received_bytes": ended.received_bytes,
             },
         )
     )

@@ -75,6 +75,8 @@ class Meter:
 
     Args:
         path: the file; None keeps nothing.
+
+    ``sent_bytes``, ``received_bytes``: since this object was made, the wasted ones included.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -84,6 +86,7 @@ class Meter:
         self._counts, self._since = _read(path) if path is not None else ({}, time.time())
         self._saved_at = time.monotonic()
         self._changed = False
+        self.sent_bytes = self.received_bytes = 0
 
     @property
     def since(self) -> float:
@@ -139,6 +142,10 @@ class Meter:
             known, thrown = self._counts.get(key, (0, 0))
             self._counts[key] = (known + num_bytes, thrown + wasted_bytes)
             self._changed = True
+            if key[0] == "sent":
+                self.sent_bytes += num_bytes
+            else:
+                self.received_bytes += num_bytes + wasted_bytes
             if time.monotonic() - self._saved_at >= _SAVE_S:
                 self._save()
 
