@@ -38,6 +38,7 @@ COMMANDS = {
     "lineage": "lineage",
     "model": "model",
     "traffic": "traffic",
+    "privacy": "privacy",
     "cid": "files",
     "gc": "files",
     "demo": "demo",

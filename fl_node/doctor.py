@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fl_node.access import deployed
+from fl_node.budget import Account
 from fl_node.config import WILDCARDS, NodeConfig
 from fl_node.content.endpoints import parse_endpoint
 from fl_node.content.factory import open_store
@@ -58,6 +59,21 @@ def examine(config: NodeConfig) -> Iterator[Finding]:
         yield from _chain(config, federation, deployment)
     yield from _content(config)
     yield _disk(config)
+    if opened[1] is not None and opened[1][0].spec.privacy.mechanism != "none":
+        yield _privacy(config, *opened[1])
+
+
+def _privacy(config: NodeConfig, federation: Federation, deployment: Deployment) -> Finding:
+    """Whether the account of the privacy budget can be read, and what is spent."""
+    asked = federation.spec.privacy
+    ledger = f"{deployment.chain_id}/{checksum_address(address_bytes(deployment.contract))}"
+    mend = "put the newest copy of privacy.json back, or give the budget up with `fl-node privacy --assume-spent`"
+    finding, account = _checked("privacy budget", lambda: Account(config.state_path, ledger), mend)
+    if account is None:
+        return finding
+    rest = "; the rest was given up" if account.assumed_spent else ""
+    spent = f"epsilon {account.epsilon:.4g} of {asked.epsilon:g} spent at delta {asked.delta:g}{rest}"
+    return Finding("privacy budget", "ok", f"{spent}, in {len(account.spent)} trainings")
 
 
 def _chain(config: NodeConfig, federation: Federation, deployment: Deployment) -> Iterator[Finding]:

@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         _cid,
         _gc,
         _traffic,
+        _privacy,
         _demo,
         _simulate,
         _doctor,
@@ -135,6 +136,16 @@ def _gc(command: Command) -> None:
 def _traffic(command: Command) -> None:
     sub = command("traffic", "bytes that this peer sent and received, by counterpart and kind")
     settings(sub, "state")
+
+
+def _privacy(command: Command) -> None:
+    sub = command("privacy", "what this peer has spent of its budget of differential privacy, and what is left")
+    settings(sub, "federation", "state")
+    sub.add_argument(
+        "--assume-spent",
+        action="store_true",
+        help="give the budget up, where the account of it is lost: the peer takes part without training",
+    )
 
 
 def _demo(command: Command) -> None:
