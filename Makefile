@@ -50,7 +50,7 @@ vendor: $(STAMPS)/venv  ## fetch the explorer's front-end libraries again, as pi
 	$(BIN)/python scripts/vendor_ui.py
 
 clean:  ## remove what make made; never a state folder
-	rm -rf $(VENV) hardhat-network/node_modules hardhat-network/out hardhat-network/cache tests/js/node_modules \
+	rm -rf $(VENV) hardhat-network/node_modules hardhat-network/out hardhat-network/cache tests/js/node_modules tests/js/*/node_modules \
 	  tests/browser/node_modules \
 	  build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
