@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from fl_node.audit.at_hand import AtHand
 from fl_node.audit.availability import available
 from fl_node.audit.kept import Kept
 from fl_node.audit.means import Means
@@ -24,6 +25,7 @@ from fl_node.ledger.note_folder import NoteFolder
 from fl_node.ledger.outbox import made_here
 from fl_node.prefix import Prefix
 from fl_node.records import PeerAnnounced, UpdateObjected, UpdatePublished, UpdateRef, UpdatesAttested
+from fl_node.sealing.age import Identity
 
 #: What a look asks of every new update; availability is asked of what may still be merged.
 CHECKS: Final = ALL - {"available"}
@@ -63,6 +65,7 @@ class Watched:
         state: that peer's state folder, which knows what it signed; ``None``: every entry of the account is told.
         silent_s: seconds without an entry after which an active peer that has not closed is told.
         jobs: threads.
+        keys: that open encrypted updates; ``None``: what they hold is not looked at.
     """
 
     where: Where
@@ -70,6 +73,7 @@ class Watched:
     state: Path | None = None
     silent_s: float = 3600.0
     jobs: int = 1
+    keys: AtHand | None = None
 
 
 class Monitor:
@@ -106,7 +110,7 @@ class Monitor:
         try:
             with means_of(self._watched.where) as means:
                 self._found = True
-                yield from self._at(means, began)
+                yield from self._at(replace(means, opener=self._watched.keys), began)
         except InconsistentLog as cause:
             yield Alarm("inconsistent", str(cause), "inconsistent-log")
         except LedgerError as cause:
@@ -133,16 +137,30 @@ class Monitor:
         again = frozenset(ref for ref, index in self._open.items() if index < start)
         if again:
             scopes.append(Scope(refs=again, checks=CHECKS))
-        with Kept(":memory:" if folder is None else folder / "results.sqlite", means.log, means.spec_digest) as kept:
+        path = ":memory:" if folder is None else folder / "results.sqlite"
+        with Kept(path, means.log, means.spec_digest, own_key(means, self._watched.keys)) as kept:
             reports = [audit(means, scope, jobs=self._watched.jobs, kept=kept) for scope in scopes]
         self._looked_at = means.prefix.size
         self._open = {
             update.ref: update.index
             for report in reports
             for update in report.updates
-            if any(finding.result is not Result.OK and BY_NAME[finding.check].essential for finding in update.findings)
+            if any(_may_change(finding) for finding in update.findings)
         }
         return reports
+
+
+def _may_change(finding: Finding) -> bool:
+    """Whether another look may find something else. What no key at hand opens stays unreadable."""
+    if finding.result is Result.UNKNOWN and finding.check != "sealed" and finding.data.get("encrypted"):
+        return False
+    return finding.result is not Result.OK and BY_NAME[finding.check].essential
+
+
+def own_key(means: Means, keys: AtHand | None) -> Identity | None:
+    """The key to which results are encrypted; ``None`` where everybody can read what they follow from."""
+    encrypted = means.federation is not None and means.federation.spec.privacy.encrypt
+    return keys.own if keys is not None and encrypted else None
 
 
 def reorganised(dropped: Sequence[Orphan]) -> Iterator[Alarm]:

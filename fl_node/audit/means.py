@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 
 from fl_node.content.cid import Cid
 from fl_node.content.protocol import Held
+from fl_node.decoding import Opening
 from fl_node.ledger.chain_look import Block
 from fl_node.ledger.checkpoint import SignedCheckpoint
 from fl_node.ledger.log_store import LogStore
@@ -56,6 +57,18 @@ class Holders:
     lacking: tuple[str, ...]
     silent: tuple[str, ...]
     publisher: bool | None
+
+
+class InClear(Protocol):
+    """Decoded weights of encrypted updates, from whoever could read them: an evidence pack that was written with keys.
+    They count only where the ledger's commitment is to them."""
+
+    def weights(self, ref: UpdateRef, max_bytes: int) -> Held | None:
+        """An update's weights as a canonical safetensors file; ``None`` where there are none.
+
+        Raises:
+            ContentMismatch: more than ``max_bytes``.
+        """
 
 
 class Transactions(Protocol):
@@ -106,6 +119,8 @@ class Means:
         depth: blocks on top of an entry before it counts.
         rpc: endpoint as it may be shown; empty offline.
         on_chain: entries that the contract had when the log was read, which may be from elsewhere; 0: not known.
+        opener: private keys that open updates; ``None``: none are at hand.
+        in_clear: weights of encrypted updates that are at hand without keys.
     """
 
     identity: LedgerIdentity
@@ -122,6 +137,8 @@ class Means:
     rpc: str = ""
     served: frozenset[bytes] = frozenset()
     on_chain: int = 0
+    opener: Opening | None = None
+    in_clear: InClear | None = None
 
     @property
     def sound(self) -> Prefix:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from fl_node.audit.known import Known, Sketch
-from fl_node.audit.shelf import Opened, Shelf, explain
+from fl_node.audit.opened import Opened, explain
+from fl_node.audit.shelf import Shelf
 from fl_node.audit.sketch import sketch_of
 from fl_node.audit.verdicts import Finding, Result
 from fl_node.errors import MalformedWeights
@@ -38,8 +39,8 @@ _Recipe: TypeAlias = tuple[int, tuple[Parent, ...], UpdateRef | None]
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What came of one update: the findings of *bytes*, *well-formed*, *commitment* and *merge*, and its bytes in short
-    where they are good."""
+    """What came of one update: the findings of *bytes*, *sealed*, *well-formed*, *commitment* and *merge*, and its
+    weights in short where they are good."""
 
     ref: UpdateRef
     findings: tuple[Finding, ...]
@@ -146,13 +147,15 @@ class Replay:
     ) -> tuple[Finding, Sketch | None]:
         """The finding, and the base's sketch where there is one."""
         recorded = update.update.base
-        data = {"base": recorded.hex(), "parents": [str(parent.ref) for parent in update.parents]}
+        data: dict[str, Any] = {"base": recorded.hex(), "parents": [str(parent.ref) for parent in update.parents]}
         nowhere = sorted(_named(update) - {entry.ref for entry in needed})
         if nowhere:
             text = f"it records a parent {nowhere[0]} that is not on the log before it"
             return Finding("merge", Result.FAILED, text, data), None
         why, fact = explain(opened, needed)
         if why is not None:
+            if not fact and any(one.unreadable for one in opened):
+                data["encrypted"] = True
             text = f"it is said to be merged from what nobody can use: {why}" if fact else f"not all is at hand: {why}"
             return Finding("merge", Result.FAILED if fact else Result.UNKNOWN, text, data), None
         centre = self._centre(update)

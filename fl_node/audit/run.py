@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Final
 
 from fl_node.audit import canonical as canon
-from fl_node.audit import log_checks, opening, reports
+from fl_node.audit import log_checks, opened, opening, reports
 from fl_node.audit.availability import available
 from fl_node.audit.checkpoints import checkpoints
 from fl_node.audit.kept import Kept
@@ -16,19 +17,20 @@ from fl_node.audit.known import Known
 from fl_node.audit.means import Means, Progress
 from fl_node.audit.one_core import one_core_each
 from fl_node.audit.originality import originality_findings
+from fl_node.audit.reading import Reader
 from fl_node.audit.replay import Replay, Replayed
 from fl_node.audit.score import score_finding
 from fl_node.audit.shelf import Shelf
 from fl_node.audit.verdicts import BY_NAME, CHECKS, Finding, Report, Result, UpdateVerdict
 from fl_node.errors import ChainUnavailable
-from fl_node.merging import weights
 from fl_node.merging.weights import Tensors
 from fl_node.prefix import UpdateEntry
 from fl_node.records import Reason, UpdatePublished, UpdateRef
 
 ALL = frozenset(BY_NAME)
 #: The checks that need an update's bytes.
-OF_BYTES = ("bytes", "well-formed", "commitment", "merge")
+OF_BYTES = (*opened.NAMES, "merge")
+_OF_WEIGHTS: Final = ("well-formed", "commitment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def audit(
     means = by_the_ledgers_spec(means)
     _by_log(means, scope, updates, found, tell)  # 2 included, 3 consistent, 9 selection, 10 membership, 11 score
     _by_chain(means, scope, updates, found)  # 1 canonical
-    known = _by_bytes(means, scope, updates, genesis, found, tell, jobs, kept)  # 4, 6, 7, 8
+    known = _by_bytes(means, scope, updates, genesis, found, tell, jobs, kept)  # 4, 6, 7, 8, 15
     _by_others(means, scope, updates, known, found, tell)  # 5 available, 12 originality, 13 report
     return Report(
         facts=facts_of(means),
@@ -248,10 +250,12 @@ def _by_bytes(
                 left.append(update)
             else:
                 _note(earlier, names, known, found, spoken_of)
-        opener = partial(Shelf, spec, means.prefix.opened, means.blobs, weights.schema_of(genesis), sketching=sketching)
-        replay = Replay(
-            spec, means.prefix, genesis, lambda uses: opener(uses), merging=merging, sketching=sketching, jobs=jobs
+        prefix = means.prefix
+        reader = Reader(
+            *(spec, prefix, means.blobs, genesis), opener=means.opener, in_clear=means.in_clear, sketching=sketching
         )
+        shelf = partial(Shelf, reader, prefix)
+        replay = Replay(spec, prefix, genesis, shelf, merging=merging, sketching=sketching, jobs=jobs)
         done = len(updates) - len(left)
         for replayed in replay.run(left):
             _note(replayed, names, known, found, spoken_of)
@@ -261,7 +265,7 @@ def _by_bytes(
             tell("replay", done, len(updates))
         # What a report calls malformed is looked at, whether or not it was asked for.
         rest = [means.prefix.update(ref) for ref in sorted(spoken_of) if "merge" not in found.replayed.get(ref, {})]
-        others = Replay(spec, means.prefix, genesis, lambda uses: opener(uses), merging=True, jobs=jobs)
+        others = Replay(spec, prefix, genesis, shelf, merging=True, jobs=jobs)
         for replayed in others.run(rest):
             _note(replayed, (), {}, found, spoken_of)
     return known
@@ -339,7 +343,7 @@ def _by_others(
 def _looked(means: Means, ref: UpdateRef, by_check: Mapping[str, Finding]) -> reports.Looked:
     """What came of an update that somebody objected to. Bytes that somebody altered on the way say nothing of it."""
     chosen = log_checks.selection(means, means.prefix.update(ref))
-    good = None if by_check["bytes"].result is not Result.OK else _all_ok([by_check[name] for name in OF_BYTES[1:3]])
+    good = None if by_check["bytes"].result is not Result.OK else _all_ok([by_check[name] for name in _OF_WEIGHTS])
     follows = _all_ok([chosen, by_check["merge"]]) if "merge" in by_check else None
     return reports.Looked(good, follows)
 

@@ -92,7 +92,8 @@ CHECKS: Final = (
     Check(
         6,
         "well-formed",
-        "the bytes are weights of the federation's model: names, shapes, types, finite and within bounds",
+        "the bytes, decrypted and decoded, are weights of the federation's model: names, shapes, types, finite and "
+        "within bounds",
         "not that the model is of any use",
         "fl-node model --at {update} --out model.safetensors",
     ),
@@ -154,6 +155,14 @@ CHECKS: Final = (
         "the contract is this version's code, and spec and genesis are those that it was opened with",
         "not that everybody reads the spec as you do",
         "cast call --rpc-url {rpc} {contract} 'specDigest()(bytes32)'",
+    ),
+    Check(
+        15,
+        "sealed",
+        "the update is encrypted and encoded as the spec says: for as many readers as the log had then, from a "
+        "reference that is there",
+        "for whom it is encrypted; only who was left out can tell",
+        "curl -s '{gateway}/ipfs/{cid}' | head -c 32768 | grep -ac '^-> X25519 '",
     ),
 )
 BY_NAME: Final[Mapping[str, Check]] = {check.name: check for check in CHECKS}

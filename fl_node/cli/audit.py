@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fl_node.audit.at_hand import AtHand
 from fl_node.audit.kept import Kept
 from fl_node.audit.means import Means
 from fl_node.audit.open_means import Where, means_of
@@ -22,6 +23,7 @@ from fl_node.audit.run import ALL, Scope
 from fl_node.audit.run import audit as run_audit
 from fl_node.audit.told import as_json, counts, grouped, repeats_of, verdict
 from fl_node.audit.verdicts import BY_NAME, Finding, Report, Result
+from fl_node.cli.at_hand import identities_of, with_keys
 from fl_node.cli.bar import bar
 from fl_node.cli.console import Out
 from fl_node.cli.settings import settings_of
@@ -44,7 +46,7 @@ def audit(arguments: argparse.Namespace) -> int:
     """Check every update; 0 only if all that was asked for holds."""
     config = settings_of(arguments)
     file = Path(config.federation)
-    scope = scope_of(arguments)
+    scope, identities = scope_of(arguments), identities_of(arguments)
     out = page_file(arguments.html)
     with working_folder(arguments.work, None if arguments.contract else file, "audit") as folder:
         if arguments.fresh:
@@ -61,9 +63,11 @@ def audit(arguments: argparse.Namespace) -> int:
             work=folder,
         )
         try:
-            with means_of(where) as means, _kept(folder, means, arguments.fresh) as kept:
-                report = audited(means, scope, arguments, kept)
-                return shown(means, report, arguments, out)
+            with means_of(where) as found:
+                means, keys = with_keys(found, identities, config if arguments.state is not None else None)
+                with _kept(folder, means, arguments.fresh, keys) as kept:
+                    report = audited(means, scope, arguments, kept)
+                    return shown(means, report, arguments, out)
         except InconsistentLog as cause:
             return _refused(str(cause), arguments, out)
 
@@ -149,6 +153,8 @@ def conclusion(report: Report, fail_on: str) -> int:
     first = next(finding for finding in counted if finding.result.value == worst)
     if unknown == len(counted):
         more = "Get a pack of more (--blobs, --all)" if "pack" in report.facts else "Give more sources with --content"
+        if any(finding.data.get("encrypted") for finding in counted):
+            more += ", keys with --identity"
         raise NotAllKnown(
             f"nothing failed, but {unknown} of {sum(1 for _ in report.all_findings())} results are unknown; the first: "
             f"{first.check}: {first.detail}. {more}, or ask for less: --checks, --fail-on"
@@ -257,8 +263,9 @@ def write_page(path: Path | None, told: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _kept(folder: Path, means: Means, fresh: bool) -> Iterator[Kept]:
-    with Kept(folder / "results.sqlite", means.log, means.spec_digest) as kept:
+def _kept(folder: Path, means: Means, fresh: bool, keys: AtHand | None) -> Iterator[Kept]:
+    own = None if keys is None else keys.own
+    with Kept(folder / "results.sqlite", means.log, means.spec_digest, own) as kept:
         if fresh:
             kept.forget()
         try:

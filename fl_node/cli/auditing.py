@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fl_node.cli.flags import Command, entry, settings
+from fl_node.cli.flags import Command, entry, identities, settings
 
 
 def _ledger_source(sub: argparse.ArgumentParser) -> None:
@@ -20,6 +20,12 @@ def _ledger_source(sub: argparse.ArgumentParser) -> None:
         help="where bytes may be had besides the peers: a gateway, or a peer's content folder; may be repeated",
     )
     sub.add_argument("--depth", type=entry, default=None, metavar="D", help="blocks on top (default: the spec's)")
+
+
+def _keys(sub: argparse.ArgumentParser, what: str = "to read encrypted updates with") -> None:
+    """Keys that open encrypted updates: files of them, or a peer's own."""
+    identities(sub, what)
+    settings(sub, "state", "key", "password_file")
 
 
 def _checking(sub: argparse.ArgumentParser) -> None:
@@ -56,6 +62,7 @@ def _checking(sub: argparse.ArgumentParser) -> None:
 def _audit(command: Command) -> None:
     sub = command("audit", "check every update against the log, the bytes and the spec, trusting nobody")
     _ledger_source(sub)
+    _keys(sub)
     _checking(sub)
     sub.add_argument(
         "--completeness", action="store_true", help="who was expected, submitted, merged, left out, missing: by round"
@@ -98,6 +105,7 @@ def _monitor(command: Command) -> None:
     sub = command("monitor", "watch a federation: foreign entries, reorgs, silence, lost content, bad merges")
     _ledger_source(sub)
     settings(sub, "state")
+    identities(sub)
     sub.add_argument("--account", default=None, metavar="ADDRESS", help="whose entries to know (default: the state's)")
     sub.add_argument("--every", type=float, default=30.0, metavar="S", help="seconds between looks (default: 30)")
     sub.add_argument("--silent-s", type=float, default=3600.0, metavar="S", help="silence that is told (default: 3600)")
@@ -112,7 +120,12 @@ def _export(command: Command) -> None:
     what.add_argument("--round", type=entry, default=None, metavar="R", help="all updates of a round")
     what.add_argument("--all", action="store_true", help="all updates")
     sub.add_argument("--out", required=True, metavar="FILE", help="zip file to write")
-    sub.add_argument("--blobs", action="store_true", help="with the weights, so that merges can be checked")
+    sub.add_argument(
+        "--blobs",
+        action="store_true",
+        help="with the weights as they were published, so that who can read them can check merges",
+    )
+    _keys(sub, "to put weights into the pack IN THE CLEAR: whoever gets the pack can read them")
     sub.add_argument("--force", action="store_true", help="overwrite FILE")
     sub.add_argument(
         "--checkpoint",
@@ -127,6 +140,7 @@ def _export(command: Command) -> None:
 def _verify(command: Command) -> None:
     sub = command("verify", "check an evidence pack offline: no chain, no network, no torch")
     sub.add_argument("pack", metavar="PACK", help="file that `fl-node export` wrote")
+    identities(sub)
     _checking(sub)
     sub.add_argument("--completeness", action="store_true", help="also who was expected and missing, by round")
 

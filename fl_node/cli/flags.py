@@ -24,6 +24,18 @@ def settings(parser: argparse.ArgumentParser, *keys: str) -> None:
             parser.add_argument(flag, type=kind, default=None, metavar=key.upper(), help=help_text)
 
 
+def identities(parser: argparse.ArgumentParser, what: str = "to read encrypted updates with") -> None:
+    """``--identity FILE``, which may be repeated."""
+    parser.add_argument(
+        "--identity",
+        dest="identities",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help=f"file of private age keys, of `fl-node keys export` or age-keygen, {what}; may be repeated",
+    )
+
+
 def entry(text: str) -> int:
     """The number of an entry."""
     if not re.fullmatch("[0-9]{1,18}", text):

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from fl_node.audit.open_means import Where
+from fl_node.cli.at_hand import identities_of, keys_at_hand
 from fl_node.cli.reading import account_of
 from fl_node.cli.settings import settings_of
 from fl_node.cli.text import read_or_not, safe
@@ -33,6 +34,7 @@ def monitor(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--every {arguments.every:g} --silent-s {arguments.silent_s:g}: expected seconds above 0")
     config = settings_of(arguments)
     account = _account(arguments, config)
+    keys = keys_at_hand(identities_of(arguments), None)
     stop = threading.Event()
 
     def asked(number: int, frame: FrameType | None) -> None:
@@ -57,6 +59,7 @@ def monitor(arguments: argparse.Namespace) -> int:
             state=config.state_path if _same(account, account_of(config)) else None,
             silent_s=arguments.silent_s,
             jobs=len(os.sched_getaffinity(0)),
+            keys=keys,
         )
         watcher = Monitor(watched)
 

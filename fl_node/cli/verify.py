@@ -12,6 +12,7 @@ from typing import Final
 
 from fl_node.audit.open_means import notes_in
 from fl_node.audit.verdicts import Report
+from fl_node.cli.at_hand import identities_of, with_keys
 from fl_node.cli.audit import audited, page_file, scope_of, shown
 from fl_node.cli.bar import bar
 from fl_node.cli.text import read_or_not
@@ -27,8 +28,10 @@ def verify(arguments: argparse.Namespace) -> int:
     """Check a pack: every file against the manifest, then everything that an audit checks, without a network."""
     scope, page = scope_of(arguments), page_file(arguments.html)
     checkpoints = [note for name in arguments.checkpoints for note in notes_in(Path(name))]
+    identities = identities_of(arguments)
     with _opened(arguments) as pack:
-        means = replace(pack.means, checkpoints=(*pack.means.checkpoints, *checkpoints))
+        means, _ = with_keys(pack.means, identities, None)
+        means = replace(means, checkpoints=(*means.checkpoints, *checkpoints))
         report = audited(means, replace(scope, refs=pack.refs), arguments)
         return shown(means, with_pack(report, pack, scope.checks), arguments, page)
 

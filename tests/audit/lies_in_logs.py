@@ -30,7 +30,7 @@ from fl_node.spec import parse_federation
 
 ENDPOINT, OPERATOR, KEYS, OPENING = "An endpoint that lies", "A chain rewritten", "Keys and blocks", "The opening"
 #: What nobody can tell without the genesis.
-UNREPLAYED = ("bytes", "well-formed", "commitment", "merge", "originality")
+UNREPLAYED = ("bytes", "sealed", "well-formed", "commitment", "merge", "originality")
 NOT_THE_HISTORY = "it is not the history that was signed"
 
 

@@ -19,13 +19,13 @@ from laid_out import lay_out, means_in
 
 from fl_node.audit.means import Means
 from fl_node.audit.opening import genesis
+from fl_node.audit.reading import Reader
 from fl_node.audit.replay import Replay, Replayed
 from fl_node.audit.run import updates_of
 from fl_node.audit.shelf import Shelf
 from fl_node.content.cid import Cid
 from fl_node.content.protocol import Held
 from fl_node.errors import ContentUnavailable
-from fl_node.merging import weights
 from fl_node.records import UpdateRef
 
 
@@ -75,10 +75,8 @@ Opener = Callable[..., Watched]
 def opener_of(means: Means, blobs: Mapped, **bounds: int) -> Opener:
     _, start = genesis(means)
     assert start is not None and means.federation is not None
-    schema = weights.schema_of(start)
-    return lambda uses: Watched(
-        means.federation.spec, means.prefix.opened, blobs, schema, uses, sketching=True, **bounds
-    )
+    reader = Reader(means.federation.spec, means.prefix, blobs, start, sketching=True)
+    return lambda uses: Watched(reader, means.prefix, uses, **bounds)
 
 
 def replayed(means: Means, opener: Opener, jobs: int) -> tuple[list[Any], Watched]:
