@@ -116,3 +116,31 @@ def bytes_words(size: float | None) -> str:
         if size >= unit:
             return f"{size / unit:.1f} {name}"
     return f"{int(size)} B"
+
+
+def many(number: int, one: str, more: str = "") -> str:
+    """A count with its word.
+
+    >>> many(1, "round"), many(2, "entry", "entries")
+    ('1 round', '2 entries')
+    """
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
+def nth(number: int) -> str:
+    """A place in an order.
+
+    >>> nth(1), nth(12), nth(23)
+    ('1st', '12th', '23rd')
+    """
+    last = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number % 100 not in (11, 12, 13) else "th"
+    return f"{number:,}{last}"
+
+
+def part(fraction: float) -> str:
+    """A fraction as a percentage, to three digits.
+
+    >>> part(0.05)
+    '5 %'
+    """
+    return f"{100 * fraction:.3g} %"

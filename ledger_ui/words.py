@@ -11,7 +11,8 @@ from fl_node.spec import Spec, named_code
 from fl_node.tables import MergingSpec
 from fl_node.times import duration
 from ledger_ui.contexts import Context
-from ledger_ui.text import percent
+from ledger_ui.leaving import encoding, privacy
+from ledger_ui.text import many, nth, part, percent
 
 _LISTED: Final = 12
 _LONGEST: Final = 200
@@ -20,7 +21,9 @@ _LONGEST: Final = 200
 class Topic(Context):
     """One part of the spec."""
 
-    topic: str = Field(description="task, model, training, merging, rounds, attestation, content or predecessor")
+    topic: str = Field(
+        description="task, model, training, merging, rounds, attestation, content, encoding, privacy or predecessor"
+    )
     sentences: list[str] = Field(description="what it has peers do; may quote the spec, a stranger's text")
 
 
@@ -47,6 +50,8 @@ def spec_words(spec: Spec, peers: int) -> SpecWords:
         ("rounds", _rounds(spec)),
         ("attestation", _attestation(spec)),
         ("content", _content(spec)),
+        ("encoding", encoding(spec)),
+        ("privacy", privacy(spec)),
         ("predecessor", _predecessor(spec)),
     )
     return SpecWords(
@@ -92,8 +97,8 @@ def _task(spec: Spec) -> list[str]:
     return [
         f"{what} {task.classes:,} classes; a sample has the shape {shape}. {_data(spec)}",
         f"The score is {_METRICS[task.metric]}; higher is better. Each peer measures its claims on its own test rows, "
-        f"{_part(task.test)} of its data. {_part(task.validation)} steers choices and attestations, and never makes a "
-        f"claim; it trains on the remaining {_part(train)}.",
+        f"{part(task.test)} of its data. {part(task.validation)} steers choices and attestations, and never makes a "
+        f"claim; it trains on the remaining {part(train)}.",
     ]
 
 
@@ -132,10 +137,10 @@ def _training(spec: Spec) -> list[str]:
         return [f"Peers train by {_told(training.loop)}: code that each operator must allow."]
     how = "Adam" if training.optimizer == "adam" else "stochastic gradient descent"
     momentum = f" with momentum {training.momentum:g}" if training.optimizer == "sgd" and training.momentum else ""
-    when = "In each round" if training.every == 1 else f"In every {_nth(training.every)} round"
+    when = "In each round" if training.every == 1 else f"In every {nth(training.every)} round"
     passes = "once" if training.epochs == 1 else f"{training.epochs:,} times"
     sentences = [
-        f"{when} a peer goes {passes} over its train rows, {_many(training.batch_size, 'row')} in a step, by "
+        f"{when} a peer goes {passes} over its train rows, {many(training.batch_size, 'row')} in a step, by "
         f"{how}{momentum}. The learning rate is {_rate(spec)}."
     ]
     extra = [
@@ -147,7 +152,7 @@ def _training(spec: Spec) -> list[str]:
         (not training.reset_optimizer, "The optimiser's state is kept from round to round."),
         (
             training.target_score > 0,
-            f"A peer closes early once its own validation score reaches {_part(training.target_score)}.",
+            f"A peer closes early once its own validation score reaches {part(training.target_score)}.",
         ),
     ]
     return sentences + [words for told, words in extra if told]
@@ -159,7 +164,7 @@ def _rate(spec: Spec) -> str:
     if training.schedule == "cosine":
         return f"{rate}, falling to {training.final_learning_rate:g} along a cosine over the planned rounds"
     if training.schedule == "step":
-        return f"{rate}, times {training.decay:g} every {_many(training.decay_rounds, 'round')}"
+        return f"{rate}, times {training.decay:g} every {many(training.decay_rounds, 'round')}"
     return rate
 
 
@@ -205,19 +210,19 @@ def _merging(spec: Spec) -> list[str]:
         ),
         (rules.sample_cap > 0, f"Nobody counts for more than {rules.sample_cap:,} samples, whatever is claimed."),
         (rules.staleness_discount, "An update counts for less, the more updates its merger has made since."),
-        (rules.min_samples > 0, f"Updates from fewer than {_many(rules.min_samples, 'training sample')} are left out."),
+        (rules.min_samples > 0, f"Updates from fewer than {many(rules.min_samples, 'training sample')} are left out."),
     ]
     sentences += [words for told, words in limits if told]
     sentences.append(
-        f"An update is too old once its merger has made more than {_many(rules.max_staleness, 'update')} of its own "
-        f"since, and unavailable for a round once {_many(rules.objection_quorum, 'site')} say so."
+        f"An update is too old once its merger has made more than {many(rules.max_staleness, 'update')} of its own "
+        f"since, and unavailable for a round once {many(rules.objection_quorum, 'site')} say so."
     )
     sentences.append(_means(rules))
     return sentences
 
 
 def _selection(rules: MergingSpec) -> str:
-    others = _many(rules.k, "other peer")
+    others = many(rules.k, "other peer")
     rings = f"each of {len(rules.rings)} rings of peers" if len(rules.rings) > 1 else "a ring of peers"
     models = "A model" if len(rules.rings) > 1 else "One model"
     words = {
@@ -241,7 +246,7 @@ def _of_best(k: int) -> str:
 
 def _graph(rules: MergingSpec) -> str:
     if rules.graph == "edges":
-        return f"{_many(len(rules.edges), 'edge')}, listed in the spec"
+        return f"{many(len(rules.edges), 'edge')}, listed in the spec"
     degree = f", {rules.degree:,} neighbours each" if rules.graph in ("random-regular", "small-world") else ""
     return f"{rules.graph}{degree}"
 
@@ -253,7 +258,7 @@ def _scores(rules: MergingSpec) -> str:
     without = "is left out" if rules.unattested == "leave-out" else "counts as zero"
     return (
         f"What is compared is {what}, by the word of other sites: the median over sites, of at least "
-        f"{_many(rules.attesting_sites, 'site')}. An update that fewer attested {without}."
+        f"{many(rules.attesting_sites, 'site')}. An update that fewer attested {without}."
     )
 
 
@@ -275,7 +280,7 @@ def _means(rules: MergingSpec) -> str:
 def _rounds(spec: Spec) -> list[str]:
     rounds = spec.rounds
     if rounds.mode == "sync":
-        who = "all active peers are" if rounds.quorum >= 1 else f"{_part(rounds.quorum)} of the active peers are"
+        who = "all active peers are" if rounds.quorum >= 1 else f"{part(rounds.quorum)} of the active peers are"
         pace = (
             f"Peers wait for each other: a round is complete when {who} in, or {duration(rounds.deadline_s)} after its "
             "first update. Who comes later is named as late, who does not come as missing."
@@ -285,15 +290,15 @@ def _rounds(spec: Spec) -> list[str]:
     are = "is" if rounds.planned == 1 else "are"
     sentences = [
         pace,
-        f"{_many(rounds.planned, 'round')} {are} planned. After them a peer merges once more and publishes a closing "
+        f"{many(rounds.planned, 'round')} {are} planned. After them a peer merges once more and publishes a closing "
         "update: its final model, untrained.",
         "When an update is recorded, the log that it has seen may lag by at most "
-        f"{_many(rounds.max_lag, 'entry', 'entries')}.",
+        f"{many(rounds.max_lag, 'entry', 'entries')}.",
     ]
     if rounds.min_interval_s:
         sentences.append(f"Between a peer's updates lie at least {duration(rounds.min_interval_s)}.")
     if rounds.depth:
-        sentences.append(f"An entry counts once {_many(rounds.depth, 'block')} lie on top of it.")
+        sentences.append(f"An entry counts once {many(rounds.depth, 'block')} lie on top of it.")
     return sentences
 
 
@@ -302,11 +307,9 @@ def _attestation(spec: Spec) -> list[str]:
     if rules.mode == "none":
         return ["Peers do not score each other's updates: every score stays a claim."]
     whom = (
-        "every update of the others"
-        if rules.mode == "all"
-        else f"up to {_many(rules.k, 'update')} of others in a round"
+        "every update of the others" if rules.mode == "all" else f"up to {many(rules.k, 'update')} of others in a round"
     )
-    when = "" if rules.every == 1 else f", in every {_nth(rules.every)} round"
+    when = "" if rules.every == 1 else f", in every {nth(rules.every)} round"
     return [
         f"A peer scores {whom}{when}, on its own validation rows, and says so on the ledger, in steps of "
         f"{percent(rules.coarsen_ppm)}. A score is a claim until other sites have attested it."
@@ -316,7 +319,7 @@ def _attestation(spec: Spec) -> list[str]:
 def _content(spec: Spec) -> list[str]:
     content = spec.content
     sentences = [
-        f"Members keep and serve each other's updates for {_many(content.retention_rounds, 'round')}; a fetch may take "
+        f"Members keep and serve each other's updates for {many(content.retention_rounds, 'round')}; a fetch may take "
         f"{duration(content.fetch_timeout_s)} at most."
     ]
     if content.allow_networks:
@@ -331,24 +334,11 @@ def _predecessor(spec: Spec) -> list[str]:
         return []
     return [
         f"Continues the ledger at {_told(before.contract)} on chain {before.chain_id}, of "
-        f"{_many(before.size, 'entry', 'entries')} with the root {_told(before.root)}."
+        f"{many(before.size, 'entry', 'entries')} with the root {_told(before.root)}."
     ]
 
 
 # ---- pieces ----------------------------------------------------------------------------------------------------------
-
-
-def _many(number: int, one: str, more: str = "") -> str:
-    return f"{number:,} {one if number == 1 else more or one + 's'}"
-
-
-def _nth(number: int) -> str:
-    last = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number % 100 not in (11, 12, 13) else "th"
-    return f"{number:,}{last}"
-
-
-def _part(fraction: float) -> str:
-    return f"{100 * fraction:.3g} %"
 
 
 def _told(text: str) -> str:

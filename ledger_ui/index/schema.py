@@ -53,10 +53,11 @@ CREATE INDEX IF NOT EXISTS updates_clear ON updates (peer) WHERE flags & 2 = 0;
 CREATE TABLE IF NOT EXISTS encodings (         -- how many updates are written how; encrypted: 0 or 1
     encoding INTEGER, encrypted INTEGER, updates INTEGER NOT NULL, PRIMARY KEY (encoding, encrypted)) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS updates_encoded AFTER INSERT ON updates BEGIN
-    INSERT INTO encodings VALUES (NEW.encoding, NEW.flags >> 1 & 1, 1)
+    INSERT INTO encodings VALUES (coalesce(NEW.encoding, 0), coalesce(NEW.flags >> 1 & 1, 0), 1)
     ON CONFLICT (encoding, encrypted) DO UPDATE SET updates = updates + 1; END;
 CREATE TRIGGER IF NOT EXISTS updates_unencoded AFTER DELETE ON updates BEGIN
-    UPDATE encodings SET updates = updates - 1 WHERE encoding = OLD.encoding AND encrypted = OLD.flags >> 1 & 1;
+    UPDATE encodings SET updates = updates - 1
+    WHERE encoding = coalesce(OLD.encoding, 0) AND encrypted = coalesce(OLD.flags >> 1 & 1, 0);
     DELETE FROM encodings WHERE updates = 0; END;
 CREATE INDEX IF NOT EXISTS announcements_key ON announcements (recipient_key, idx, peer);
 CREATE TABLE IF NOT EXISTS parents (

@@ -11,6 +11,7 @@ from fl_node.ledger.transport import place_of
 from fl_node.records import Role
 from ledger_ui.contexts import Context, Digest, Ref
 from ledger_ui.questions.alarms import GRAVE, Alarm, alarms
+from ledger_ui.questions.traffic import traffic_totals
 from ledger_ui.registry import Here, Page, add
 
 _MOST_PEERS: Final = 200
@@ -70,6 +71,9 @@ class HarvestHealth(Context):
     checkpoints_troubled: int = Field(description="of them, those that the log does not hold")
     transactions: int = Field(description="transactions whose gas is known")
     sizes: int = Field(description="updates whose size is known")
+    sent_bytes: int = Field(description="by the last word of each peer that has said something, since it started")
+    received_bytes: int
+    traffic_peers: int = Field(description="peers that have said something of that")
 
 
 class WorkHealth(Context):
@@ -175,6 +179,7 @@ def _index(here: Here, known: dict[str, object]) -> IndexHealth:
 def _harvest(here: Here, known: dict[str, object]) -> HarvestHealth:
     told = json.loads(str(known.get("harvest") or "{}"))
     waiting = here.db.execute("SELECT count(*) FROM reports WHERE due_at IS NOT NULL").fetchone()[0]
+    sent, received, peers = traffic_totals(here.db)
     notes = here.db.execute("SELECT count(*), count(trouble) FROM notes").fetchone()
     return HarvestHealth(
         on=here.shown.harvests,
@@ -187,6 +192,9 @@ def _harvest(here: Here, known: dict[str, object]) -> HarvestHealth:
         checkpoints_troubled=notes[1],
         transactions=int(str(known.get("gas_of") or 0)),
         sizes=int(str(known.get("bytes_of") or 0)),
+        sent_bytes=sent,
+        received_bytes=received,
+        traffic_peers=peers,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from fl_node.sealing.keytext import recipient_text
 from ledger_ui.contexts import Context, Link, Paging, Ref
 from ledger_ui.lists import ListQuery, Order, Select, Sorting, chips, paging, sortings
 from ledger_ui.questions.exchange import Exchange, exchange
@@ -15,6 +16,7 @@ from ledger_ui.questions.members import LATEST, STANDING, Member, Whose, member,
 from ledger_ui.questions.own import Own, own, recent
 from ledger_ui.questions.presence import Presence, presence
 from ledger_ui.questions.recipients import RecipientKey, recipient_keys
+from ledger_ui.questions.sealing import key_trouble
 from ledger_ui.questions.spent import Spent, spent
 from ledger_ui.questions.traffic import PeerBytes, peer_bytes
 from ledger_ui.registry import Here, Listing, Page, add, not_here
@@ -62,6 +64,9 @@ class PeerRow(Context):
     test_samples: int | None = Field(description="rows that the claim is said to be measured on")
     attested_ppm: int | None = Field(description="median over other sites; none: nobody has attested it")
     attested_sites: int | None
+    recipient: str | None = Field(description="key that updates are sealed to, as age writes it; none: no usable one")
+    key_trouble: str = Field(description="why there is none; empty: there is one")
+    epsilon: float | None = Field(description="privacy spent, by its last report that says so; none: nothing is said")
 
 
 class PeersPage(Context):
@@ -73,10 +78,15 @@ class PeersPage(Context):
     sorts: list[Sorting]
 
 
+_KEY: Final = "(SELECT a.{column} FROM announcements a WHERE a.peer = p.peer ORDER BY a.idx DESC LIMIT 1)"
+_EPSILON: Final = (
+    "(SELECT t.epsilon FROM told t WHERE t.peer = p.peer AND t.epsilon IS NOT NULL ORDER BY t.idx DESC LIMIT 1)"
+)
 _SELECTED: Final = (
     f"p.peer, p.account, p.site, s.name AS site_name, p.roles, p.admitted, {STANDING} AS standing, "
     f"{_UPDATES} AS updates, u.sequence, u.round, u.time_s, u.state, u.score_ppm, u.test_samples, u.attested_ppm, "
-    "u.attested_sites"
+    f"u.attested_sites, {_KEY.format(column='recipient_key')} AS recipient_key, "
+    f"{_KEY.format(column='idx')} AS announced, {_EPSILON} AS epsilon"
 )
 _BESIDE: Final = f"LEFT JOIN sites s ON s.site = p.site LEFT JOIN updates u ON u.idx = {LATEST}"
 
@@ -89,6 +99,7 @@ def _select(query: PeersQuery) -> Select:
 
 
 def _row(row: Any) -> PeerRow:
+    trouble = key_trouble(row["recipient_key"], row["announced"])
     return PeerRow(
         peer=row["peer"],
         account=row["account"],
@@ -106,6 +117,9 @@ def _row(row: Any) -> PeerRow:
         test_samples=row["test_samples"],
         attested_ppm=row["attested_ppm"],
         attested_sites=row["attested_sites"],
+        recipient=None if trouble else recipient_text(row["recipient_key"]),
+        key_trouble=trouble or "",
+        epsilon=row["epsilon"],
     )
 
 

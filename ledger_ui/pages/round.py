@@ -8,12 +8,14 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from fl_node.records import rule_name
+from fl_node.merging.encodings import name_of
+from fl_node.records import Flag, rule_name
 from ledger_ui.contexts import Context, Digest, Query, Ref
 from ledger_ui.pages.rounds import RoundRow, listed
 from ledger_ui.questions.merges import MOST_LINES, LeftOutReason, Matrix, is_nominal, left_out, matrix
 from ledger_ui.questions.ranges import worked
 from ledger_ui.questions.rounds import Told, neighbours, round_told
+from ledger_ui.questions.traffic import part
 from ledger_ui.registry import Here, Page, add, not_here
 from ledger_ui.urls import asked
 
@@ -67,6 +69,11 @@ class SideUpdate(Context):
     merged_by: int = Field(description="other peers that merged it")
     left_out_by: int = Field(description="merges that looked at it and left it out; about a hundred at most")
     objections: int
+    encoding: str = Field(description="how its bytes carry the weights, as int8-delta+zstd")
+    encrypted: bool = Field(description="only members and auditors of its moment can read it")
+    update_bytes: int | None = Field(description="its size, by its publisher's word; none: no report at hand says it")
+    part_ppm: int | None = Field(description="published for each byte of plain weights, parts per million")
+    epsilon: float | None = Field(description="privacy spent up to it, by its publisher's word; none: nothing is said")
 
 
 class Absent(Context):
@@ -138,7 +145,8 @@ def round_page(here: Here, query: RoundQuery, number: int) -> RoundPage:
 def _side_by_side(db: sqlite3.Connection, indices: Sequence[int], told: Told) -> list[SideUpdate]:
     marks = ",".join("?" * len(indices))
     query = (
-        "SELECT u.*, s.name AS site_name FROM updates u LEFT JOIN sites s ON s.site = u.site "  # noqa: S608
+        "SELECT u.*, s.name AS site_name, t.size_bytes, t.plain_bytes, t.epsilon FROM updates u "  # noqa: S608
+        "LEFT JOIN sites s ON s.site = u.site LEFT JOIN told t ON t.idx = u.idx "
         f"WHERE u.idx IN ({marks}) ORDER BY u.idx"
     )
     rows = db.execute(query, list(indices)).fetchall()
@@ -165,6 +173,11 @@ def _side(row: sqlite3.Row, parents: list[Given], late: set[str]) -> SideUpdate:
         base=row["base"].hex(),
         rule=rule_name(row["rule"]),
         nominal=is_nominal(row["rule"]),
+        encoding=name_of(row["encoding"]),
+        encrypted=bool(row["flags"] & Flag.ENCRYPTED),
+        update_bytes=row["size_bytes"],
+        part_ppm=part(row["size_bytes"], row["plain_bytes"]),
+        epsilon=row["epsilon"],
         parents=sorted(parents, key=lambda one: -one.share_ppm),
         **fields,
     )

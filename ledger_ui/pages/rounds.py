@@ -13,6 +13,7 @@ from ledger_ui.contexts import Context, Link, Paging
 from ledger_ui.lists import ListQuery, Select, chips, paging
 from ledger_ui.questions.ranges import RoundsQuery, Worked, worked
 from ledger_ui.questions.rounds import Told, states_of, times_of, told_of
+from ledger_ui.questions.traffic import Volume, volumes_of_rounds
 from ledger_ui.registry import Here, Listing, Page, add
 
 _BATCH: Final = 500
@@ -52,6 +53,9 @@ class RoundRow(Context):
     began_s: int | None = Field(description="block time of its first update")
     last_s: int | None = Field(description="block time of its last update")
     replayed: bool = Field(description="whether selections were replayed for it: else nobody is said to be left out")
+    bytes_of: int = Field(description="updates whose reports tell their size and that of plain weights")
+    update_bytes: int | None = Field(description="of these, published in all, by their publishers' word; none: of none")
+    plain_bytes: int | None = Field(description="the same as plain float32 weights, by the same word")
 
 
 class RoundsPage(Context):
@@ -115,13 +119,14 @@ def rows_of(here: Here, rows: Sequence[sqlite3.Row]) -> list[RoundRow]:
 
 
 def listed(here: Here, told: Sequence[Told]) -> list[RoundRow]:
-    """Rounds as the list has them, with two questions for all of them."""
+    """Rounds as the list has them, with three questions for all of them."""
     states = states_of(here.db, [one.number for one in told])
     times = times_of(here.db, [index for one in told for index in (one.first, one.last)])
-    return [_row_of(one, states[one.number], times) for one in told]
+    volumes = volumes_of_rounds(here.db, [one.number for one in told])
+    return [_row_of(one, states[one.number], times, volumes[one.number]) for one in told]
 
 
-def _row_of(told: Told, states: Mapping[str, int], times: Mapping[int, int]) -> RoundRow:
+def _row_of(told: Told, states: Mapping[str, int], times: Mapping[int, int], bytes_told: Volume) -> RoundRow:
     return RoundRow(
         round=told.number,
         open=told.open,
@@ -142,6 +147,9 @@ def _row_of(told: Told, states: Mapping[str, int], times: Mapping[int, int]) -> 
         began_s=times.get(told.first),
         last_s=times.get(told.last),
         replayed=told.exact,
+        bytes_of=bytes_told.of,
+        update_bytes=bytes_told.update_bytes,
+        plain_bytes=bytes_told.plain_bytes,
     )
 
 

@@ -12,14 +12,16 @@ from fl_node.audit.verdicts import Result
 from fl_node.records import Role
 from ledger_ui.contexts import Context
 from ledger_ui.questions import audited
+from ledger_ui.questions.recipients import key_troubles
+from ledger_ui.questions.spent import everybody
 from ledger_ui.registry import Here
 
 #: Seconds without an entry after which an active peer that has not closed is told.
 SILENT_S: Final = 3600
 #: The gravest first.
 KINDS: Final = (
-    *("inconsistent", "failed", "contradicted", "suspicious", "foreign-entry", "reorganised", "unavailable"),
-    *("chain-unavailable", "silent", "outlier", "retired"),
+    *("inconsistent", "failed", "contradicted", "suspicious", "foreign-entry", "in-the-clear", "over-budget"),
+    *("reorganised", "unavailable", "bad-key", "chain-unavailable", "silent", "outlier", "retired"),
 )
 #: Those that say that something is wrong with the record, and not only that somebody is away.
 GRAVE: Final = frozenset({"inconsistent", "failed", "contradicted", "suspicious", "foreign-entry"})
@@ -43,6 +45,9 @@ def alarms(here: Here) -> list[Alarm]:
         *_checkpoints(here),
         *_dropped(here),
         *_verdicts(here),
+        *_in_the_clear(here),
+        *_keys(here),
+        *_budgets(here),
         *_unavailable(here),
         *_silent(here),
         *_retired(here),
@@ -91,6 +96,43 @@ def _verdicts(here: Here) -> Iterator[Alarm]:
             whom = group.first[0] + (f" and {group.updates - 1} more" if group.updates > 1 else "")
             url = here.urls.audit(result=result.value, check=group.check)
             yield _alarm(result.value, f"{whom}: {group.check} {group.result}: {group.detail}", None, url)
+
+
+def _in_the_clear(here: Here) -> Iterator[Alarm]:
+    """Updates that anybody can read, although the spec asks for encryption."""
+    if not here.shown.spec.privacy.encrypt:
+        return  # the overview says so, loudly
+    many = here.db.execute("SELECT coalesce(sum(updates), 0) FROM encodings WHERE NOT encrypted").fetchone()[0]
+    rows = here.db.execute(
+        "SELECT peer, sequence, time_s FROM updates WHERE flags & 2 = 0 ORDER BY idx DESC LIMIT ?", (_MOST_OF_A_KIND,)
+    ).fetchall()
+    if many > _MOST_OF_A_KIND:
+        text = f"{many:,} updates are in the clear, though the spec asks for encryption: anybody can read their weights"
+        yield _alarm("in-the-clear", text, rows[0]["time_s"], here.urls.updates(sealed="no"))
+        return
+    for row in rows:
+        ref = f"{row['peer']}#{row['sequence']}"
+        text = f"{ref} is in the clear, though the spec asks for encryption: anybody can read its weights"
+        yield _alarm("in-the-clear", text, row["time_s"], here.urls.update(ref))
+
+
+def _keys(here: Here) -> Iterator[Alarm]:
+    """Active members whose key is none, or somebody else's: what is published now, they cannot read."""
+    if not here.shown.spec.privacy.encrypt:
+        return
+    for one in key_troubles(here.db, _MOST_OF_A_KIND):
+        whose = f"{one.site_name or 'a site'} (peer {one.peer})"
+        yield _alarm("bad-key", f"{whose} {one.trouble}", one.time_s, here.urls.peer(one.peer))
+
+
+def _budgets(here: Here) -> Iterator[Alarm]:
+    """Peers that say that they spent more privacy than the spec allows."""
+    for one in everybody(here.db, here.shown.spec.privacy)[:_MOST_OF_A_KIND]:
+        if one.state == "beyond":
+            whose = f"{one.site_name or 'a site'} (peer {one.peer})"
+            budget = here.shown.spec.privacy.epsilon
+            text = f"{whose} says that it has spent epsilon {one.point.epsilon:.4g}; the budget is {budget:g}"
+            yield _alarm("over-budget", text, None, here.urls.peer(one.peer))
 
 
 def _unavailable(here: Here) -> Iterator[Alarm]:

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from fl_node.content.cid import Cid
 from fl_node.content.names import cid_of_genesis, cid_of_update
+from fl_node.merging.encodings import name_of
+from fl_node.readers import valid_key
 from fl_node.records import (
     ZERO32,
     Attestation,
@@ -29,7 +31,9 @@ from fl_node.records import (
     UpdatesAttested,
     rule_name,
 )
+from fl_node.sealing.keytext import recipient_text
 from ledger_ui.contexts import Context
+from ledger_ui.questions.carried import since, words_of
 from ledger_ui.text import percent, short, utc
 from ledger_ui.urls import Urls
 
@@ -76,11 +80,6 @@ def role_names(roles: int) -> str:
     known = {Role.PUBLISH: "publish", Role.ATTEST: "attest", Role.READ: "read"}
     found = [name for role, name in known.items() if roles & role]
     return ", ".join(found + [f"bit {bit}" for bit in range(3, 8) if roles >> bit & 1]) or "none"
-
-
-def refers_to(number: int) -> str:
-    """The update that a delta is based on."""
-    return "none" if not number else str(UpdateRef(number >> 32, number & 0xFFFFFFFF))
 
 
 def facts_of(entry: Entry, urls: Urls) -> list[Fact]:
@@ -171,7 +170,13 @@ def _announced(body: PeerAnnounced, urls: Urls) -> Iterator[Fact]:
     yield _peer(body.peer, "who says so", urls)
     yield Fact(name="epoch", value=str(body.epoch), meaning="the peer's own count of announcements")
     yield Fact(name="endpoint", value=body.endpoint, meaning="address of its content gateway; empty: it serves none")
-    yield _digest("recipient key", body.recipient_key, "public key that others encrypt to; zeros: none")
+    yield _digest("recipient key", body.recipient_key, "X25519 public key that others encrypt to; zeros: none")
+    yield Fact(
+        name="as age writes it",
+        value=recipient_text(body.recipient_key) if valid_key(body.recipient_key) else "no key that one can encrypt to",
+        meaning="the same key",
+        copied=valid_key(body.recipient_key),
+    )
     yield _digest("TLS pin", body.tls_pin, "SHA-256 of the public key of the endpoint's certificate; zeros: none")
 
 
@@ -191,14 +196,21 @@ def _published(body: UpdatePublished, urls: Urls) -> Iterator[Fact]:
     yield Fact(
         name="flags",
         value=_words(flag_names(update.flags)),
-        meaning="dag-pb: the CID is of a tree of blocks, as of more than 1 MiB; final: a closing update",
+        meaning="dag-pb: the CID is of a tree of blocks, as of more than 1 MiB; encrypted: only members and auditors "
+        "of its moment can read it; final: a closing update",
     )
     yield Fact(
         name="encoding",
-        value="safetensors" if update.encoding == 0 else f"encoding {update.encoding}",
-        meaning="how the bytes carry the weights",
+        value=name_of(update.encoding),
+        meaning=f"how the bytes carry the weights: {words_of(update.encoding, update.refers_to)}",
     )
-    yield Fact(name="refers to", value=refers_to(update.refers_to), meaning="update that a delta is taken from")
+    refers = UpdateRef.unpack(update.refers_to)
+    yield Fact(
+        name="refers to",
+        value=since(update.refers_to),
+        meaning="a delta is taken from it, and what the bytes leave out is as it is there",
+        url=None if refers is None else urls.update(refers),
+    )
     yield _digest(
         "weights",
         update.weights,
