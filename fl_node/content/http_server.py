@@ -161,6 +161,7 @@ class HttpServer:
         if not first:
             return False
         if first != _TLS_HANDSHAKE:
+            socket.socket.recv(connection, _MAX_HEAD_BYTES)  # what is not read would have the answer dropped
             body = b"this gateway speaks TLS; expected https://\n"
             said = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
             socket.socket.sendall(connection, said + body)

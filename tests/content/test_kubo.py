@@ -11,6 +11,7 @@ import pytest
 
 from fl_node.content import Cid, cid_of
 from fl_node.content.gateway import Gateway
+from fl_node.content.http_sending import Sender
 from fl_node.content.http_server import HttpServer, Request, Response
 from fl_node.content.kubo import KuboStore
 from fl_node.content.memory import MemoryStore
@@ -73,8 +74,8 @@ def test_bytes_that_a_daemon_altered_are_refused(tmp_path: Path) -> None:
         return Response(200, {"Content-Type": "application/octet-stream"}, (body,), len(body))
 
     class AnyMethod(HttpServer):
-        def _answer(self, connection: object, head: bytes) -> bool:
-            return super()._answer(connection, head.replace(b"POST", b"GET", 1))  # type: ignore[arg-type]
+        def _answer(self, sender: Sender, head: bytes, address: str) -> bool:
+            return super()._answer(sender, head.replace(b"POST", b"GET", 1), address)
 
     server = AnyMethod("127.0.0.1", 0, lie)
     try:
