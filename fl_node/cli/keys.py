@@ -234,9 +234,9 @@ def _export(arguments: argparse.Namespace) -> int:
         raise KeyringError(f"every key in {folder} was destroyed; `fl-node keys rotate` makes a fresh one")
     _write_new(out, identity_file(own))
     words = (
-        f"{out}: {len(own)} private key{"s" * (len(own) > 1)}, not protected by any password. Whoever has this file can read every update "
-        "that was encrypted to them, from any peer and for ever; it signs nothing. Use it with `age -d -i` or "
-        "`fl-node audit --identity`, keep it as you keep the keystore, and delete it when it has served"
+        f"{out}: this peer's private keys ({len(own)}), not protected by any password. Whoever has this file can read "
+        "every update that was encrypted to them, from any peer and for ever; it signs nothing. Use it with "
+        "`age -d -i` or `fl-node audit --identity`, keep it as you keep the keystore, and delete it when it has served"
     )
     return _done(arguments, "exported", words, file=str(out), keys=[recipient_text(one.public) for one, _ in own])
 
