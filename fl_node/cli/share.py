@@ -104,7 +104,7 @@ def _given(name: str, view: View, stores: list[ContentStore]) -> Buffer:
         return data
     try:
         cid = Cid.parse(name)
-    except ContentError as cause:
+    except (ContentError, UsageError) as cause:
         raise UsageError(f"{name[:200]!r} is neither a file nor a CID: {cause}") from cause
     return fetched(view, cid, stores)
 

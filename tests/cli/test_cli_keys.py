@@ -1,0 +1,262 @@
+"""``fl-node keys``, ``share`` and ``receive`` on what a demo left: own keys, another member's, a late joiner's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from left_by_demo import Finished
+
+from fl_node.chains import FUNDERS, set_balance
+from fl_node.content.blockstore import Blockstore
+from fl_node.content.gateway import Gateway
+from fl_node.content.names import cid_of_update
+from fl_node.errors import Unreadable
+from fl_node.key_keeping import Secrecy
+from fl_node.keys import load, store
+from fl_node.ledger.keylock import KeyLock
+from fl_node.ledger.log_store import LogStore
+from fl_node.merging import weights
+from fl_node.prefix import Prefix, UpdateEntry
+from fl_node.records import UpdateRef
+from fl_node.sealing.age import recipient_text, seal, unseal
+from fl_node.sealing.identities import read_identities
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+DEMO = {"FL_NODE_PASSWORD": "demo"}
+
+
+def update(finished: Finished, name: str) -> UpdateEntry:
+    log = LogStore(finished.state("a") / "index.sqlite")
+    try:
+        ref = UpdateRef.parse(name)
+        assert ref is not None
+        return Prefix(log.entries(0, log.size)).update(ref)
+    finally:
+        log.close()
+
+
+def ciphertext(finished: Finished, name: str, site: str = "a") -> bytes:
+    content = Blockstore(finished.state(site) / "content")
+    try:
+        return bytes(content.get(cid_of_update(update(finished, name).update), 1 << 20))
+    finally:
+        content.close()
+
+
+@pytest.fixture(scope="module")
+def newcomer(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A member that was admitted when all was over; it has a key of its own, and was given nothing."""
+    state, owner = tmp_path_factory.mktemp("late") / "state", tmp_path_factory.mktemp("office") / "owner.json"
+    store(owner, FUNDERS[0][1], "owner", light=True)
+    signer = store(state / "key.json", b"\x17" * 32, "demo", light=True)
+    set_balance(finished.chain.rpc_url, "anvil", signer.address, 10**18)
+    admit = ("admit", signer.address, "--site", "late", "--federation", finished.file, "--state", owner.parent)
+    finished.command(*admit, "--roles", "read", "--key", owner, FL_NODE_PASSWORD="owner")
+    return state
+
+
+# ---- show ----
+
+
+def test_keys_are_shown_without_a_password(finished: Finished) -> None:
+    (row,) = finished.json("keys", "show", "--state", finished.state("a"))["keys"]
+    assert (row["epoch"], row["state"], row["round"]) == (1, "current", 0) and row["key"].startswith("age1")
+    text = finished.command("keys", "show", "--state", finished.state("a")).stdout
+    assert row["key"] in text and "current" in text
+
+
+def test_keys_are_shown_without_a_ledger_and_of_nobody(finished: Finished, tmp_path: Path) -> None:
+    told = finished.json("keys", "show", "--state", finished.state("c"), "--rpc", "http://127.0.0.1:1")
+    assert told["ledger_error"] and [row["state"] for row in told["keys"]] == ["current"]
+    text = finished.command("keys", "show", "--state", finished.state("c"), "--rpc", "http://127.0.0.1:1").stdout
+    assert "the ledger does not answer" in text
+    empty = finished.command("keys", "show", "--state", tmp_path / "nobody", "--federation", finished.file)
+    assert "no key yet" in empty.stdout
+
+
+def test_keys_of_a_folder_that_is_open_to_others_are_refused(finished: Finished) -> None:
+    path = finished.state("c") / "keys" / "keyring.json"
+    path.chmod(0o644)
+    try:
+        run = finished.command("keys", "show", "--state", finished.state("c"), code=28)
+        assert f"chmod 600 {path}" in run.stderr
+    finally:
+        path.chmod(0o600)
+
+
+# ---- export ----
+
+
+def test_an_exported_file_opens_what_its_peer_could_open(finished: Finished, tmp_path: Path) -> None:
+    out = tmp_path / "keys.txt"
+    run = finished.command("keys", "export", "--state", finished.state("a"), "--output", out, **DEMO)
+    assert out.stat().st_mode & 0o777 == 0o600
+    assert "Whoever has this file can read every update" in run.stdout
+    (identity,) = read_identities(out)
+    for shown in (run.stdout, run.stderr, repr(run)):
+        assert identity.text()[16:] not in shown
+    data = ciphertext(finished, "2#1")
+    assert weights.decode(unseal(data, [identity], 1 << 20)).metadata.endswith(":2#1")
+    again = finished.command("keys", "export", "--state", finished.state("a"), "--output", out, code=2, **DEMO)
+    assert "exists" in again.stderr
+
+
+def test_an_export_needs_the_password_and_keys(finished: Finished, tmp_path: Path) -> None:
+    export = ("keys", "export", "--output", tmp_path / "keys.txt")
+    finished.command(*export, "--state", finished.state("a"), code=5, FL_NODE_PASSWORD="another")
+    finished.command(*export, "--state", finished.state("a"), code=5)
+    run = finished.command(*export, "--state", tmp_path, "--federation", finished.file, code=2, **DEMO)
+    assert "has no keys yet" in run.stderr
+    assert not (tmp_path / "keys.txt").exists()
+    told = finished.json(*export[:-1], tmp_path / "more.txt", "--state", finished.state("b"), **DEMO)
+    assert "SECRET" not in json.dumps(told) and len(told["keys"]) == 1
+
+
+# ---- rotate ----
+
+
+def test_a_rotation_announces_a_fresh_key_and_keeps_the_old_one(finished: Finished) -> None:
+    rotate = ("keys", "rotate", "--state", finished.state("b"))
+    before = finished.json("keys", "show", "--state", finished.state("b"))["keys"]
+    endpoints = [row["endpoint"] for row in finished.json("peers", "--state", finished.state("b"))]
+    told = finished.json(*rotate, **DEMO)
+    assert told["done"] == "announced" and told["key"] != before[0]["key"]
+    after = finished.json("keys", "show", "--state", finished.state("b"))["keys"]
+    assert [(row["epoch"], row["state"]) for row in after] == [(1, "overlap"), (2, "current")]
+    assert after[1]["entry"] == told["entry"] and after[0]["kept_to_round"] == after[0]["superseded_round"] + 2
+    assert "overlap, to round" in finished.command("keys", "show", "--state", finished.state("b")).stdout
+    # Where it serves, everybody still knows.
+    assert [row["endpoint"] for row in finished.json("peers", "--state", finished.state("b"))] == endpoints
+    secrecy = Secrecy.of(finished.state("b"), load(finished.state("b") / "key.json", "demo"))
+    assert secrecy.open(bytes(32), ciphertext(finished, "1#1"), 1 << 20)[1] is None
+
+
+def test_a_node_that_runs_is_asked_to_rotate(finished: Finished) -> None:
+    state = finished.state("c")
+    address = load(state / "key.json", "demo").address
+    lock = KeyLock("31337", address, state)
+    try:
+        told = finished.command("keys", "rotate", "--state", state, **DEMO)
+        assert "a node runs with this key" in told.stdout
+    finally:
+        lock.close()
+    assert Secrecy.of(state, load(state / "key.json", "demo")).keys.rotation_requested()
+    (row,) = finished.json("keys", "show", "--state", state)["keys"]
+    assert row["state"] == "current"
+
+
+def test_who_is_no_member_has_nothing_to_announce(finished: Finished, tmp_path: Path) -> None:
+    store(tmp_path / "key.json", b"\x19" * 32, "demo", light=True)
+    run = finished.command("keys", "rotate", "--state", tmp_path, "--federation", finished.file, code=13, **DEMO)
+    assert "no active member" in run.stderr
+
+
+# ---- share and receive ----
+
+
+def test_a_late_joiner_is_given_an_earlier_update(finished: Finished, newcomer: Path, tmp_path: Path) -> None:
+    where = ("--state", newcomer, "--federation", finished.file)
+    share = ("share", "1#1", "--to", "4", "--state", finished.state("a"))
+    early = finished.command(*share, code=2, **DEMO)
+    assert "peer 4 (late) has announced no usable key" in early.stderr
+    assert finished.json("keys", "rotate", *where, **DEMO)["done"] == "announced"
+    signer = load(newcomer / "key.json", "demo")
+    entry, data = update(finished, "1#1"), ciphertext(finished, "1#1")
+    with pytest.raises(Unreadable):
+        Secrecy.of(newcomer, signer).open(entry.content, data, 1 << 20)
+
+    out = tmp_path / "for-you.age"
+    told = finished.json(*share, "--output", out, **DEMO)
+    assert told["update"] == "1#1" and told["to"] == 4 and told["served"]
+    assert out.stat().st_size == told["bytes"]
+    assert "exists" in finished.command(*share, "--output", out, code=2, **DEMO).stderr
+    # It is for the newcomer alone: not even who wrapped it could open it.
+    refused = finished.command("receive", out, "--state", finished.state("a"), code=27, **DEMO)
+    assert "none of 1 keys" in refused.stderr
+
+    assert finished.json("receive", out, *where, **DEMO)["update"] == "1#1"
+    payload, encoding = Secrecy.of(newcomer, signer).open(entry.content, data, 1 << 20)
+    assert encoding == 0
+    mine = unseal(
+        data, Secrecy.of(finished.state("a"), load(finished.state("a") / "key.json", "demo")).keys.identities(), 1 << 20
+    )
+    assert weights.digest(weights.decode(payload).tensors) == weights.digest(weights.decode(mine).tensors)
+    assert "those that the ledger names" in finished.command("receive", out, *where, **DEMO).stdout
+
+
+def test_what_is_shared_is_served_by_its_cid(finished: Finished, newcomer: Path, tmp_path: Path) -> None:
+    where = ("--state", newcomer, "--federation", finished.file)
+    finished.command("keys", "rotate", *where, **DEMO)
+    share = ("share", "2#2", "--to", "4", "--state", finished.state("a"), "--output", tmp_path / "x.age")
+    name = finished.json(*share, **DEMO)["cid"]
+    finished.command("receive", name, *where, code=21, **DEMO)  # nobody serves it now
+    endpoint = urlsplit(finished.json("peers", "--state", finished.state("a"))[0]["endpoint"])
+    content = Blockstore(finished.state("a") / "content")
+    assert endpoint.hostname and endpoint.port
+    try:
+        with Gateway(content, endpoint.hostname, endpoint.port):
+            assert finished.json("receive", name, *where, **DEMO)["update"] == "2#2"
+    finally:
+        content.close()
+
+
+def test_what_came_back_from_the_vault_can_be_shared_on(finished: Finished, newcomer: Path, tmp_path: Path) -> None:
+    """From one who was given it: the ciphertext it could never open, the vault it can."""
+    where = ("--state", newcomer, "--federation", finished.file)
+    finished.command("keys", "rotate", *where, **DEMO)
+    first, second = tmp_path / "first.age", tmp_path / "second.age"
+    finished.command("share", "3#1", "--to", "4", "--state", finished.state("c"), "--output", first, **DEMO)
+    finished.command("receive", first, *where, **DEMO)
+    told = finished.json("share", "3#1", "--to", "2", *where, "--output", second, **DEMO)
+    assert told["served"] is False  # it has no content store
+    assert finished.json("receive", second, "--state", finished.state("b"), **DEMO)["update"] == "3#1"
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "told"), [("1#1", "9", "no peer 9"), ("1#9", "2", "no update 1#9"), ("x", "2", "expected a CIDv1")]
+)
+def test_sharing_what_is_not_there(finished: Finished, tmp_path: Path, name: str, to: str, told: str) -> None:
+    out = tmp_path / "out.age"
+    run = finished.command("share", name, "--to", to, "--state", finished.state("a"), "--output", out, code=2, **DEMO)
+    assert told in run.stderr and not out.exists()
+
+
+def test_altered_weights_are_refused_whoever_wrapped_them(finished: Finished, tmp_path: Path) -> None:
+    signer = load(finished.state("a") / "key.json", "demo")
+    secrecy = Secrecy.of(finished.state("a"), signer)
+    file = weights.decode(unseal(ciphertext(finished, "2#1"), secrecy.keys.identities(), 1 << 20))
+
+    def receive(plain: bytes, code: int, told: str) -> None:
+        path = tmp_path / "given.age"
+        path.write_bytes(seal(plain, [secrecy.recipient()]))
+        run = finished.command("receive", path, "--state", finished.state("a"), code=code, **DEMO)
+        assert told in run.stderr
+        assert secrecy.vault.contents() == frozenset()
+
+    def canonical(metadata: str, factor: float) -> bytes:
+        tensors = {name: array * array.dtype.type(factor) for name, array in file.tensors.items()}
+        return b"".join(map(bytes, weights.encode(tensors, metadata)))
+
+    receive(canonical(file.metadata, 1.5), 22, "whose commitment on the ledger is")
+    receive(canonical(file.metadata.replace("2#1", "2#2"), 1.0), 22, "2#2")
+    receive(canonical(file.metadata.replace("2#1", "2#77"), 1.0), 24, "no update 2#77")
+    receive(canonical(file.metadata.replace("31337:", "1:"), 1.0), 24, "expected an update of this ledger")
+    receive(canonical("", 1.0), 24, "expected an update of this ledger")
+    receive(b"no safetensors", 24, "")
+    take = ("receive", "--state", finished.state("a"))
+    (tmp_path / "rubbish").write_bytes(b"rubbish")
+    finished.command(*take, tmp_path / "rubbish", code=24, **DEMO)
+    with (tmp_path / "huge").open("wb") as huge:
+        huge.truncate(1 << 30)
+    assert "more than" in finished.command(*take, tmp_path / "huge", code=2, **DEMO).stderr
+    assert "neither a file nor a CID" in finished.command(*take, "nowhere", code=2, **DEMO).stderr
+
+
+def test_a_key_that_is_shown_is_the_one_that_opens(finished: Finished) -> None:
+    (row,) = finished.json("keys", "show", "--state", finished.state("a"))["keys"]
+    secrecy = Secrecy.of(finished.state("a"), load(finished.state("a") / "key.json", "demo"))
+    assert row["key"] == recipient_text(secrecy.recipient())
