@@ -3,11 +3,11 @@ own :class:`Trainer`, the merging its own exact merge, so what is attacked is wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,17 @@ from numpy.typing import NDArray
 from fl_node.learning.data import load
 from fl_node.learning.dataset import Dataset, joined
 from fl_node.learning.models import Weights, build, genesis, set_weights
+from fl_node.learning.noise import GeneratorNoise, Noise
 from fl_node.learning.splits import Splits
-from fl_node.learning.training import Trainer, logits
+from fl_node.learning.training import Trainer, logits, training_seed
+from fl_node.merging.encodings import encode
 from fl_node.merging.merge import merge
 from fl_node.merging.shares import largest_remainder
 from fl_node.spec import Spec
-from fl_node.tables import ModelSpec, PrivacySpec, RoundsSpec, TaskSpec, TrainingSpec
+from fl_node.tables import EncodingSpec, ModelSpec, PrivacySpec, RoundsSpec, TaskSpec, TrainingSpec
+
+#: Keys of one table of a spec.
+Keys: TypeAlias = Mapping[str, Any]
 
 TEST_ROWS: Final = 4000
 DELTA: Final = 1e-5
@@ -40,8 +45,10 @@ class Setting:
     learning_rate: float = 0.1
     batch_size: int = 64
 
-    def spec(self, seed: int, training: dict[str, Any] | None = None, privacy: dict[str, Any] | None = None) -> Spec:
-        """The spec of one seed. ``training``, ``privacy``: keys that differ from the setting's and the defaults."""
+    def spec(
+        self, seed: int, training: Keys | None = None, privacy: Keys | None = None, encoding: Keys | None = None
+    ) -> Spec:
+        """The spec of one seed. The others: keys that differ from the setting's and the defaults."""
         chosen = {
             "optimizer": self.optimizer,
             "learning_rate": self.learning_rate,
@@ -51,9 +58,10 @@ class Setting:
         return Spec(
             task=TaskSpec(data=self.data, input_shape=(1, 28, 28), classes=10, validation=0.0, split_seed=seed),
             model=ModelSpec(name=self.model, hidden=self.hidden, seed=seed),
-            training=TrainingSpec(**(chosen | (training or {}))),
+            training=TrainingSpec(**{**chosen, **(training or {})}),
             rounds=RoundsSpec(planned=self.rounds),
-            privacy=PrivacySpec(**({"delta": DELTA} | (privacy or {}))),
+            privacy=PrivacySpec(**{"delta": DELTA, **(privacy or {})}),
+            encoding=EncodingSpec(**(encoding or {})),
         )
 
 
@@ -98,21 +106,53 @@ def whole(data: str, part: Literal["train", "test"], data_dir: Path) -> Dataset:
 
 
 def play(spec: Spec, shards: Sequence[Dataset]) -> Played:
-    """Every round: each peer trains from the merge of everybody's last updates, weighted by rows."""
+    """Every round: each peer trains from the merge of everybody's last updates, weighted by rows. Updates are what
+    readers decode."""
     trainers = [trainer(spec, rows, peer) for peer, rows in enumerate(shards, 1)]
+    publishers = [Publisher(spec.encoding, genesis(spec)) for _ in shards]
     merged = base = genesis(spec)
     updates: list[Weights] = []
     for sequence in range(1, spec.rounds.planned + 1):
         base = merged
-        updates = [one.train(base, sequence)[0] for one in trainers]
+        trained = [one.train(base, sequence)[0] for one in trainers]
+        updates = [one.decoded(weights) for one, weights in zip(publishers, trained, strict=True)]
         merged = mean(updates, [len(rows) for rows in shards])
     return Played(base, updates, merged)
+
+
+class Publisher:
+    """What readers decode of one peer's updates. Changes refer to its own update before, the first is a full one."""
+
+    def __init__(self, encoding: EncodingSpec, genesis: Weights) -> None:
+        self._encoding, self._genesis = encoding, genesis
+        self._last: Weights | None = None
+        self._residual: Mapping[str, NDArray[Any]] | None = None
+        self._since_full = 0
+
+    def decoded(self, weights: Weights) -> Weights:
+        delta = self._last is not None and self._since_full + 1 < self._encoding.full_every
+        self._since_full = self._since_full + 1 if delta else 0
+        found = encode(
+            self._encoding,
+            weights,
+            "",
+            reference=self._last if delta and self._last is not None else self._genesis,
+            delta=delta,
+            residual=self._residual,
+        )
+        self._last, self._residual = dict(found.decoded), found.residual
+        return self._last
 
 
 def trainer(spec: Spec, rows: Dataset, peer: int) -> Trainer:
     """One peer that trains on all of these rows."""
     none = rows.rows(np.arange(0))
-    return Trainer(spec, Splits(rows, none, none), peer, "cpu")
+
+    def noise(sequence: int) -> Noise:
+        # The product draws secret noise. Here the rows are nobody's, and a table that anyone can compute is worth more.
+        return GeneratorNoise(training_seed(spec.training.seed, peer, sequence))
+
+    return Trainer(spec, Splits(rows, none, none), peer, "cpu", noises=noise)
 
 
 def mean(updates: Sequence[Weights], samples: Sequence[int]) -> Weights:

@@ -1,0 +1,146 @@
+"""Whose rows were trained on: the federations that are attacked, and what is noted of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks.privacy.membership import Values, calibrated, cross_entropy, loss_threshold, tell
+from benchmarks.privacy.worlds import Played, Rows, Setting, all_of, answers, deal, play, trainer
+from fl_node.learning.dataset import Dataset
+from fl_node.learning.models import Weights
+from fl_node.spec import Spec
+
+#: The attacker's models: of so many of its own peers' updates.
+REFERENCES: Final = 4
+EPSILONS: Final = (8.0, 3.0, 1.0)
+SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
+    {
+        "few rows, logistic": Setting("fashion-mnist", "logistic", 200),
+        "few rows, cnn": Setting("fashion-mnist", "cnn", 200, optimizer="adam", learning_rate=5e-3, batch_size=32),
+        "more rows, logistic": Setting("mnist", "logistic", 2000),
+    }
+)
+#: How private training is done; chosen with seed 100 for accuracy at epsilon 3.
+PRIVATELY: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "few rows, logistic": {"learning_rate": 1.0, "batch_size": 64},
+        "few rows, cnn": {"optimizer": "sgd", "learning_rate": 0.5, "batch_size": 64},
+        "more rows, logistic": {"learning_rate": 1.0, "batch_size": 250, "epochs": 3},
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipCase:
+    """One way to train and publish in one setting. ``training``, ``encoding``: keys of the spec, as pairs.
+    ``epsilon``: of DP-SGD over all rounds; 0: without."""
+
+    group: str
+    name: str
+    setting: Setting
+    training: tuple[tuple[str, Any], ...] = ()
+    epsilon: float = 0.0
+    encoding: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Names it in the results."""
+        return f"membership, {self.group}: {self.name}"
+
+    def run(self, seed: int, data_dir: Path) -> dict[str, float]:
+        """Accuracy and the attacks' success, for the updates of the last round (``update ...``) and for what they were
+        merged into (``merged ...``). In parts of 1."""
+        rows = deal(self.setting, seed, data_dir)
+        privacy = {"mechanism": "example", "epsilon": self.epsilon} if self.epsilon else {}
+        spec = self.setting.spec(seed, dict(self.training), privacy, dict(self.encoding))
+        played = play(spec, rows.members)
+        # The attacker's own federation is not private: its difficulty scores are better without noise.
+        shadow = shadows(self.setting, self.training, seed, data_dir)
+        noted = _of_updates(spec, played, shadow, rows) | _of_merged(spec, played, shadow, rows)
+        private = trainer(spec, rows.members[0], 1).privacy
+        return noted if private is None else noted | {"noise": private.noise_multiplier}
+
+    def quick(self) -> MembershipCase:
+        """The same, so small that it means nothing and only shows that it runs."""
+        return replace(self, setting=replace(self.setting, rows=40, peers=3, rounds=2))
+
+
+def cases() -> list[MembershipCase]:
+    """All of them, those that share the attacker's models beside each other."""
+    found = []
+    for group, setting in SETTINGS.items():
+        counts = (1, 5, 20) if group == "few rows, logistic" else (1, 5)
+        for epochs in counts:
+            word = "epoch" if epochs == 1 else "epochs"
+            found.append(MembershipCase(group, f"plain, {epochs} local {word}", setting, (("epochs", epochs),)))
+        if group == "few rows, logistic":
+            found += [
+                MembershipCase(group, f"{kind}, 5 local epochs", setting, (("epochs", 5),), encoding=(("kind", kind),))
+                for kind in ("int8-delta", "top-k-delta")
+            ]
+        private = tuple(PRIVATELY[group].items())
+        found.append(MembershipCase(group, "plain, trained as below", setting, private))
+        found += [MembershipCase(group, f"DP-SGD, epsilon {one:g}", setting, private, one) for one in EPSILONS]
+    return found
+
+
+@lru_cache(maxsize=2)
+def shadows(setting: Setting, training: tuple[tuple[str, Any], ...], seed: int, data_dir: Path) -> Played:
+    """The attacker's federation: the same spec, played with rows of its own."""
+    return play(setting.spec(seed, dict(training)), deal(setting, seed, data_dir).shadows)
+
+
+def _of_updates(spec: Spec, played: Played, shadow: Played, rows: Rows) -> dict[str, float]:
+    """Each peer's update is attacked with its own rows and as many strangers; scores of all peers count together."""
+    sides: dict[str, tuple[list[Values], list[Values]]] = {name: ([], []) for name in ("loss", "calibrated", "base")}
+    correct = []
+    for update, own, others in zip(played.updates, rows.members, rows.strangers, strict=True):
+        for side, some in enumerate((own, others)):
+            losses = _losses(spec, update, some)
+            references = [_losses(spec, model, some) for model in shadow.updates[:REFERENCES]]
+            sides["loss"][side].append(loss_threshold(losses))
+            sides["calibrated"][side].append(calibrated(losses, references))
+            sides["base"][side].append(calibrated(losses, [_losses(spec, played.base, some)]))
+        correct.append(_accuracy(spec, update, rows.test))
+    return {"update accuracy": float(np.mean(correct))} | _told("update", sides)
+
+
+def _of_merged(spec: Spec, played: Played, shadow: Played, rows: Rows) -> dict[str, float]:
+    """``control``: the loss threshold on the attacker's own merged model, which never saw any of these rows."""
+    sides: dict[str, tuple[list[Values], list[Values]]] = {}
+    for side, some in enumerate((all_of(rows.members), all_of(rows.strangers))):
+        losses, reference = _losses(spec, played.merged, some), _losses(spec, shadow.merged, some)
+        scores = {
+            "loss": loss_threshold(losses),
+            "calibrated": calibrated(losses, [reference]),
+            "base": calibrated(losses, [_losses(spec, played.base, some)]),
+            "control": loss_threshold(reference),
+        }
+        for name, values in scores.items():
+            sides.setdefault(name, ([], []))[side].append(values)
+    return {"merged accuracy": _accuracy(spec, played.merged, rows.test)} | _told("merged", sides)
+
+
+def _told(what: str, sides: Mapping[str, tuple[Sequence[Values], Sequence[Values]]]) -> dict[str, float]:
+    noted = {}
+    for name, (members, strangers) in sides.items():
+        told = tell(np.concatenate(members), np.concatenate(strangers))
+        noted[f"{what} {name} auc"] = told.auc
+        noted[f"{what} {name} tpr 1%"] = told.at_1_percent
+        noted[f"{what} {name} tpr 0.1%"] = told.at_0_1_percent
+    return noted
+
+
+def _losses(spec: Spec, weights: Weights, rows: Dataset) -> Values:
+    return cross_entropy(answers(spec, weights, rows), rows.labels)
+
+
+def _accuracy(spec: Spec, weights: Weights, rows: Dataset) -> float:
+    return float((answers(spec, weights, rows).argmax(axis=1) == rows.labels).mean())
