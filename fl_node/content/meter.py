@@ -203,5 +203,5 @@ def _read(path: Path) -> tuple[dict[_Key, tuple[int, int]], float]:
             if direction in ("sent", "received") and kind in KINDS and (peer is None or isinstance(peer, int)):
                 counts[direction, peer, str(place), kind] = (int(num_bytes), int(wasted))
         return counts, float(table["since"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}, time.time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
+import json
 import os
 import socket
 import ssl
@@ -26,6 +27,8 @@ from fl_node.content.gateway import Gateway
 from fl_node.content.tls import NO_PIN, ServerTls, generated
 from fl_node.content.unixfs import CHUNK_BYTES
 from fl_node.errors import ContentUnavailable, UsageError
+
+from .helpers import node
 
 LOOPBACK = ("127.0.0.0/8",)
 DATA = os.urandom(3 * CHUNK_BYTES + 77)
@@ -226,6 +229,16 @@ def test_curl_reads_it(disk: ContentStore, authority: Path) -> None:
             )
             assert refused.returncode == 35, refused.stderr
         assert subprocess.run(["curl", "-sS", "--max-time", "20", url], capture_output=True).returncode == 60
+
+
+def test_helia_reads_it(judges: Path, disk: ContentStore, authority: Path) -> None:
+    with Gateway(disk, tls=ServerTls(authority / "site.pem", authority / "site.key")) as gateway:
+        command = node(judges / "helia_fetch.mjs", gateway.endpoint, str(cid_of(DATA)))
+        trusting = {**os.environ, "NODE_EXTRA_CA_CERTS": str(authority / "ca.pem")}
+        done = subprocess.run(command, env=trusting, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == {"length": len(DATA), "sha256": hashlib.sha256(DATA).hexdigest()}
+        assert subprocess.run([*command, "4"], capture_output=True, timeout=60).returncode == 3
 
 
 # ---- rude clients ------------------------------------------------------------------------------------------------
