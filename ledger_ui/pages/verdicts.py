@@ -119,7 +119,7 @@ def badge_of(check: Check, row: sqlite3.Row | None = None) -> CheckBadge:
         proves=check.proves,
         does_not_prove=check.limits,
         repeat="" if row is None else row["repeat"] or "",
-        sealed=row is not None and is_sealed(row["result"], row["detail"]),
+        sealed=row is not None and is_sealed(row["result"], row["data"]),
     )
 
 

@@ -19,13 +19,13 @@ _NUMBER: Final = " ".join(f"WHEN '{check.name}' THEN {check.number}" for check i
 MOST_GROUPS: Final = 50
 _MOST_REFS: Final = 12
 _BATCH: Final = 500
-#: What audits say in a finding that they could not look into for want of a key.
-_SEALED: Final = "encrypted"
+#: What audits say in the data of a finding that they could not look into for want of a key.
+_SEALED: Final = '"encrypted": true'
 #: Of an update ``u``: all that its last audit could not know, it could not for want of a key.
 ONLY_SEALED: Final = (
     "(u.verdict = 'unknown' AND NOT EXISTS (SELECT 1 FROM verdicts v WHERE v.idx = u.idx AND v.result = 'unknown' "
-    "AND v.asked AND instr(v.detail, 'encrypted') = 0) AND EXISTS (SELECT 1 FROM verdicts v WHERE v.idx = u.idx AND "
-    "v.result = 'unknown' AND v.asked))"
+    "AND v.asked AND instr(coalesce(v.data, ''), '\"encrypted\": true') = 0) AND EXISTS "
+    "(SELECT 1 FROM verdicts v WHERE v.idx = u.idx AND v.result = 'unknown' AND v.asked))"
 )
 SEALED_WORDS: Final = (
     "No fault: these bytes are encrypted, and this explorer has no keys by design. Members and auditors can check them "
@@ -33,13 +33,16 @@ SEALED_WORDS: Final = (
 )
 
 
-def is_sealed(result: str | None, detail: str) -> bool:
+def is_sealed(result: str | None, data: str | None) -> bool:
     """Whether a finding is unknown only because the bytes are encrypted.
 
-    >>> is_sealed("unknown", "encrypted: give --identity"), is_sealed("failed", "encrypted"), is_sealed("unknown", "no")
-    (True, False, False)
+    Args:
+        data: of the finding, as it is kept.
+
+    >>> is_sealed("unknown", '{"encrypted": true}'), is_sealed("unknown", None)
+    (True, False)
     """
-    return result == Result.UNKNOWN and _SEALED in detail
+    return result == Result.UNKNOWN and _SEALED in (data or "")
 
 
 class AuditRun(Context):
@@ -220,7 +223,7 @@ def _group(db: sqlite3.Connection, row: sqlite3.Row) -> Group | None:
     """``None`` while the updates that it is about are being worked in anew."""
     same = (row["result"], row["check_name"], row["alike"])
     query = (
-        "SELECT v.detail, v.asked, v.repeat, u.peer, u.sequence, u.verdict_size FROM verdicts v "
+        "SELECT v.detail, v.data, v.asked, v.repeat, u.peer, u.sequence, u.verdict_size FROM verdicts v "
         "JOIN updates u ON u.idx = v.idx WHERE v.result = ? AND v.check_name = ? AND v.alike IS ? "
         "ORDER BY v.idx LIMIT ?"
     )
@@ -237,5 +240,5 @@ def _group(db: sqlite3.Connection, row: sqlite3.Row) -> Group | None:
         updates=row["many"],
         first=[f"{one['peer']}#{one['sequence']}" for one in some],
         size=first["verdict_size"],
-        sealed=is_sealed(row["result"], first["detail"]),
+        sealed=is_sealed(row["result"], first["data"]),
     )

@@ -19,7 +19,7 @@ from fl_node.spec import parse_federation
 from ledger_ui.federation import Shown
 from ledger_ui.watch import Watch
 
-SPEC = 'format = 1\nname = "watched"\n'
+SPEC = 'format = 1\nname = "watched"\n[privacy]\nencrypt = false\n'
 
 
 @pytest.fixture
