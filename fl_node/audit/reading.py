@@ -26,8 +26,8 @@ from fl_node.records import Flag
 from fl_node.sealing import age
 from fl_node.spec import Spec
 
-#: What nobody without a key can tell, and who can.
-WITH_KEYS: Final = "members and auditors can look at it with their keys: --identity"
+#: Of what nobody without a key can tell.
+WITHOUT_KEYS: Final = "encrypted: members and auditors can look at it with their keys (--identity)"
 
 
 class NoKeys:
@@ -78,7 +78,7 @@ class Reader:
     ) -> None:
         self._spec, self._prefix, self._blobs, self._genesis = spec, prefix, blobs, genesis
         self._schema = weights.schema_of(genesis)
-        self._in_clear, self._sketching = in_clear, sketching
+        self._in_clear, self._has_keys, self._sketching = in_clear, opener is not None, sketching
         self._decoder = Decoder(spec, self._schema, lambda: genesis, _nothing_else, opener or NoKeys())
         self._most = max(most_content_bytes(spec, self._schema), age.sealed_size(encodings.most_bytes(self._schema)))
 
@@ -112,7 +112,8 @@ class Reader:
         except Unreadable as cause:
             if written is not None:
                 return self._judged(entry, written, there, how)
-            well = Finding("well-formed", Result.UNKNOWN, f"encrypted: {cause}; {WITH_KEYS}", {"encrypted": True})
+            text = f"encrypted: {cause}" if self._has_keys else WITHOUT_KEYS
+            well = Finding("well-formed", Result.UNKNOWN, text, {"encrypted": True})
             return unread(there, how, well, because=well)
         except _NoReference as cause:
             if cause.fact:

@@ -17,7 +17,7 @@ from fl_node.errors import ContentError, ContentMismatch
 from fl_node.merging.outcomes import OF_REASON, Outcome
 from fl_node.merging.selection import Selection, selection_behind
 from fl_node.prefix import Objection, Prefix, UpdateEntry
-from fl_node.records import PPM, Reason, Rule, UpdateObjected, UpdateRef
+from fl_node.records import PPM, Flag, Reason, Rule, UpdateObjected, UpdateRef
 from fl_node.spec import Spec
 
 NAME = "report"
@@ -50,6 +50,7 @@ class Looked:
 
 Verified: TypeAlias = Mapping[UpdateRef, Looked]
 Word: TypeAlias = tuple[UpdateRef, Objection]
+_Spoken: TypeAlias = tuple[UpdateRef, Objection, tuple[str, ...]]
 
 
 def words_to_check(prefix: Prefix, update: UpdateEntry) -> list[Word]:
@@ -262,7 +263,9 @@ def _ranges(text: object) -> Iterator[int]:
 
 def judged(prefix: Prefix, words: Sequence[Word], verified: Verified) -> Finding | None:
     """Objections against what bytes and others' entries say; ``None`` where nothing speaks against them."""
-    contradicted, open_ = [], []
+    contradicted: list[_Spoken] = []
+    doubted: list[_Spoken] = []
+    open_: list[Finding] = []
     for ref, word in words:
         if word.reason in (Reason.MALFORMED, Reason.DIGEST_MISMATCH):
             data = {"update": str(ref), "entry": word.index}
@@ -276,16 +279,26 @@ def judged(prefix: Prefix, words: Sequence[Word], verified: Verified) -> Finding
             continue
         others = had_by(prefix, ref, word.peer)
         if word.reason is Reason.UNAVAILABLE and others:
-            contradicted.append((ref, word, others))
-    if not contradicted:
-        return open_[0] if open_ else None
-    told = "; ".join(f"{ref} (entry {word.index}), which {', '.join(others)}" for ref, word, others in contradicted)
-    data = {
-        "contradicted": [
-            {"update": str(ref), "entry": word.index, "others": list(others)} for ref, word, others in contradicted
-        ]
-    }
-    return Finding(NAME, Result.CONTRADICTED, f"it called unavailable: {told}", data)
+            # Whom an update is encrypted for only who was left out can tell.
+            encrypted = prefix.update(ref).update.flags & Flag.ENCRYPTED
+            (doubted if encrypted else contradicted).append((ref, word, others))
+    if contradicted:
+        text, data = _against(contradicted)
+        return Finding(NAME, Result.CONTRADICTED, text, data)
+    if open_:
+        return open_[0]
+    if doubted:
+        text, data = _against(doubted)
+        more = "; they are encrypted, and maybe not for this peer, which nobody else can tell"
+        return Finding(NAME, Result.OUTLIER, text + more, data)
+    return None
+
+
+def _against(words: Sequence[_Spoken]) -> tuple[str, dict[str, Any]]:
+    """What others' entries say against objections, for people and for machines."""
+    told = "; ".join(f"{ref} (entry {word.index}), which {', '.join(others)}" for ref, word, others in words)
+    items = [{"update": str(ref), "entry": word.index, "others": list(others)} for ref, word, others in words]
+    return f"it called unavailable: {told}", {"contradicted": items}
 
 
 def _is_true(reason: Reason, looked: Looked) -> bool | None:

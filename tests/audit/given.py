@@ -17,6 +17,7 @@ from fl_node.content.cid import Cid
 from fl_node.content.memory import MemoryStore
 from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import build
+from fl_node.key_keeping import GivenKeys
 from fl_node.ledger import codec, tree
 from fl_node.ledger.breaches import breaches
 from fl_node.ledger.chain_look import Block
@@ -26,6 +27,7 @@ from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.kept_log import KeptLog
 from fl_node.ledger.protocol import LedgerIdentity, RawLog
 from fl_node.records import Body, LedgerHead, LedgerOpened
+from fl_node.sealing.age import Identity
 from fl_node.spec import Federation
 
 
@@ -50,6 +52,8 @@ class Given:
     depth: int = 0
     root: bytes | None = None
     stores: dict[int, ContentStore] | None = None
+    #: Keys that the auditor has.
+    identities: Sequence[Identity] = ()
 
     def copy(self) -> Given:
         found = copy.copy(self)
@@ -112,6 +116,7 @@ class Given:
             checkpoints=(*self.checkpoints, *self.served),
             served=frozenset(one.note for one in self.served),
             depth=self.depth,
+            opener=GivenKeys(self.identities) if self.identities else None,
         )
 
 
@@ -138,7 +143,9 @@ def given(play: Play, ledger: SignedLedger | None = None) -> Given:
         facts.min_interval_s,
     )
     code = committed_artifact().deployed
-    return Given(play.federation, log.address, opening, list(log.logs), dict(log.raws), blocks, code, blobs, depth=0)
+    keys = tuple(play.identities.values())[:1]
+    found = Given(play.federation, log.address, opening, list(log.logs), dict(log.raws), blocks, code, blobs, depth=0)
+    return replace(found, identities=keys)
 
 
 def held(store: MemoryStore) -> Sequence[Cid]:

@@ -17,19 +17,24 @@ from small_nets import Scored, Splits
 from fl_node.attesting import coarsened
 from fl_node.content.cid import Cid
 from fl_node.content.memory import MemoryStore
-from fl_node.errors import MalformedWeights
+from fl_node.decoding import Decoder
+from fl_node.errors import ContentError, ContentMismatch, MalformedWeights, Unreadable
 from fl_node.journal import Draft
+from fl_node.key_keeping import GivenKeys
 from fl_node.keys import Signer
 from fl_node.ledger.deploy import Opening
-from fl_node.merging import weights
+from fl_node.merging import encodings, weights
 from fl_node.merging.aggregation import Merge, aggregate
 from fl_node.merging.attested import attestable
 from fl_node.merging.outcomes import Failure
 from fl_node.merging.selection import Selection, select
 from fl_node.merging.weights import Array, Tensors
 from fl_node.prefix import UpdateEntry
+from fl_node.readers import readers_at, referred, sealed_for
 from fl_node.records import Attestation, Flag, Parent, Reason, Update, UpdateRef
 from fl_node.report import compose_report
+from fl_node.sealing import age
+from fl_node.sealing.age import Identity
 from fl_node.spec import Federation, Spec, parse_federation
 
 Model = dict[str, Array]
@@ -65,7 +70,14 @@ mode = "{mode}"
 max_lag = {max_lag}
 
 [privacy]
-encrypt = false
+encrypt = {encrypt}
+"""
+ENCODING = """
+[encoding]
+kind = "{encoding}"
+block = 8
+density = 0.2
+full_every = {full_every}
 """
 
 
@@ -81,6 +93,9 @@ class Lie:
     base: Callable[[Sequence[UpdateEntry], Sequence[Tensors], Merge], Tensors] | None = None
     parents: Callable[[tuple[Parent, ...]], tuple[Parent, ...]] | None = None
     model: Callable[[Model], Tensors] | None = None
+    #: Before it is encrypted, and after that.
+    payload: Callable[[bytes], bytes] | None = None
+    recipients: Callable[[list[bytes]], list[bytes]] | None = None
     blob: Callable[[bytes], bytes] | None = None
     scored: Callable[[Scored], Scored] | None = None
     draft: Callable[[Draft], Draft] | None = None
@@ -88,6 +103,15 @@ class Lie:
     update: Callable[[Update], Update] | None = None
     signer: Signer | None = None
     data: Callable[[Update, tuple[Parent, ...]], bytes] | None = None
+
+
+@dataclass
+class Made:
+    """Bytes to publish, the model that they hold, and what the ledger says of them besides."""
+
+    blob: bytes
+    model: Model
+    changes: dict[str, Any]
 
 
 @dataclass
@@ -106,13 +130,19 @@ class Play:
     max_lag: int = 40
     salt: str = ""
     rows: tuple[int, int, int] = (80, 200, 250)
+    encrypt: bool = False
+    encoding: str = "f32"
+    full_every: int = 10
     lies: dict[str, Lie] = field(default_factory=dict)
     genesis_weights: Callable[[bytes], bytes] = lambda digest: digest
     code: bytes | None = None
 
     def __post_init__(self) -> None:
         names = ("size", "model", "selection", "aggregation", "attesting", "rounds", "mode", "max_lag")
-        self.spec_bytes = SPEC.format(**{name: getattr(self, name) for name in names}).encode()
+        text = SPEC.format(encrypt=str(self.encrypt).lower(), **{name: getattr(self, name) for name in names})
+        if self.encoding != "f32":
+            text += ENCODING.format(encoding=self.encoding, full_every=self.full_every)
+        self.spec_bytes = text.encode()
         self.federation: Federation = parse_federation(self.spec_bytes)
         self.spec: Spec = self.federation.spec
         self.splits: list[Splits] = small_nets.deal(self.spec, self.peers + 1, self.seed, self.rows)
@@ -133,8 +163,9 @@ class Play:
             members,
             code=self.code,
         )
+        self.identities: dict[int, Identity] = {}
         for number in range(1, self.peers + 1):
-            self.ledger.announce(number, f"memory://{number}")
+            self.announce(number)
 
     def whole(self) -> Play:
         """All planned rounds and the closing updates. A fifth member comes after round 1; it is retired at the end."""
@@ -146,10 +177,21 @@ class Play:
                 self.turn(newcomer, number)
             if number == 1:
                 newcomer = self.ledger.admit(key("newcomer"), "site-new")
+                if self.encrypt:
+                    self.announce(newcomer)
         for peer in range(1, self.peers + 1):
             self.turn(peer, self.rounds + 1, final=True)
         self.ledger.retire(newcomer, len(self.ledger.entries))
         return self
+
+    def announce(self, peer: int) -> None:
+        """Where a peer serves content; and a fresh key, where it takes one to read updates."""
+        endpoint = f"memory://{peer}"
+        if not self.encrypt:
+            self.ledger.announce(peer, endpoint)
+            return
+        self.identities[peer] = Identity.generate()
+        self.ledger.announce(peer, endpoint, self.identities[peer].public)
 
     # ---- one update ------------------------------------------------------------------------------------------------
 
@@ -163,7 +205,7 @@ class Play:
         chosen, candidates, failures = self._gathered(peer, number, seen)
         if lie.chosen is not None:
             candidates = lie.chosen(candidates)
-        models = [self._read(entry) for entry in candidates]
+        models = [self._read(entry, peer) for entry in candidates]
         merged = self._merged(peer, candidates, models, chosen)
         base = merged.tensors if lie.base is None else lie.base(candidates, models, merged)
         parents = merged.parents if lie.parents is None else lie.parents(merged.parents)
@@ -173,7 +215,8 @@ class Play:
         model = dict(base) if final else small_nets.train(base, rows.train, 1000 * peer + ref.sequence)
         if lie.model is not None:
             model = dict(lie.model(model))
-        self.models[ref] = model
+        made = self._made(ref, model, lie, exact=final)
+        model = self.models[ref] = made.model
         draft = Draft(
             *(ref.sequence, number, final, seen, root if lie.seen_root is None else lie.seen_root(root), parents),
             outcomes=chosen.outcomes_after(failures, merged.rejected),
@@ -183,24 +226,60 @@ class Play:
             train_samples=0 if final else len(rows.train.classes),
             base_score_ppm=small_nets.score(self.spec, base, rows.test).score_ppm,
         )
-        self._publish(ref, draft, model, small_nets.score(self.spec, model, rows.test), lie, force)
+        self._publish(ref, draft, made, small_nets.score(self.spec, model, rows.test), lie, force)
         return ref
 
-    def _publish(self, ref: UpdateRef, draft: Draft, model: Model, found: Scored, lie: Lie, force: bool) -> None:
+    def _made(self, ref: UpdateRef, model: Model, lie: Lie, *, exact: bool) -> Made:
+        """The bytes to publish, as :mod:`fl_node.publishing` makes them."""
+        origin = weights.origin(CHAIN_ID, self.ledger.address, ref.peer, ref.sequence)
+        changes: dict[str, Any] = {}
+        if self.encoding == "f32":
+            payload = b"".join(weights.encode(model, origin))
+        else:
+            spec = self.spec.encoding.model_copy(update={"kind": "f32"} if exact else {})
+            before = None if exact else self._before(ref)
+            reference = self.genesis if before is None else self.models[before]
+            encoded = encodings.encode(spec, model, origin, reference=reference, delta=before is not None)
+            payload, model = b"".join(map(bytes, encoded.buffers)), dict(encoded.decoded)
+            changes = {"encoding": encoded.encoding, "refers_to": 0 if before is None else before.packed()}
+        if lie.payload is not None:
+            payload = lie.payload(payload)
+        if self.encrypt:
+            prefix = self.ledger.prefix
+            recipients = list(readers_at(prefix).recipients)
+            payload = bytes(age.seal(payload, recipients if lie.recipients is None else lie.recipients(recipients)))
+            changes["sealed_at"] = prefix.size
+        return Made(payload if lie.blob is None else lie.blob(payload), model, changes)
+
+    def _before(self, ref: UpdateRef) -> UpdateRef | None:
+        """The own update that a delta is taken from."""
+        if ref.sequence < 2 or self.encoding not in ("int8-delta", "top-k-delta"):
+            return None
+        prefix, most = self.ledger.prefix, self.spec.encoding.full_every
+        before = at = prefix.update(UpdateRef(ref.peer, ref.sequence - 1))
+        links = 1
+        while (earlier := referred(prefix, at)) is not None:
+            links, at = links + 1, earlier
+        readers = readers_at(prefix).keys if self.encrypt else {}
+        if links >= most or not all(sealed_for(prefix, before, number, most) for number in readers):
+            return None
+        return before.ref
+
+    def _publish(self, ref: UpdateRef, draft: Draft, made: Made, found: Scored, lie: Lie, force: bool) -> None:
         store, address = self.stores[ref.peer], self.ledger.address
         if lie.draft is not None:
             draft = lie.draft(draft)
         if lie.scored is not None:
             found = lie.scored(found)
-        blob = b"".join(weights.encode(model, weights.origin(CHAIN_ID, address, ref.peer, ref.sequence)))
-        cid = store.add(blob if lie.blob is None else lie.blob(blob))
+        cid = store.add(made.blob)
         report = compose_report(ref.peer, draft, cast(Any, found))
         report_cid = store.add(report if lie.report is None else lie.report(report))
         update = Update(
-            *(cid.digest, (Flag.FINAL if draft.final else Flag(0))),
+            *(cid.digest, (Flag.FINAL if draft.final else Flag(0)) | (Flag.ENCRYPTED if self.encrypt else Flag(0))),
             weights.commitment(CHAIN_ID, address, ref.peer, ref.sequence, draft.weights),
             *(draft.base, report_cid.digest, draft.seen, draft.seen_root, ref.sequence, draft.round),
             *(found.score_ppm, draft.base_score_ppm, draft.train_samples, found.samples, draft.rule),
+            **made.changes,
         )
         if lie.update is not None:
             update = lie.update(update)
@@ -217,7 +296,7 @@ class Play:
             chosen = select(self.spec, prefix, peer, number, seen=seen, now_s=self.ledger.time_s + 1, failed=failed)
             bad = {}
             for entry in chosen.candidates:
-                trouble = self._trouble(entry)
+                trouble = self._trouble(entry, peer)
                 if trouble is not None:
                     bad[entry.ref] = replace(trouble, reason=Reason.WITHDRAWN) if entry.ref.peer == peer else trouble
             if not bad:
@@ -226,20 +305,25 @@ class Play:
                 self.ledger.object(peer, ref, why.reason)
             failed |= bad
 
-    def _read(self, entry: UpdateEntry) -> Tensors:
-        store = self.stores[entry.ref.peer]
-        return weights.decode(store.get(Cid("raw", entry.content), 1 << 20), self.schema).tensors
+    def _read(self, entry: UpdateEntry, reader: int = 0) -> Tensors:
+        """What a peer reads; ``reader`` 0: its publisher."""
 
-    def _trouble(self, entry: UpdateEntry) -> Failure | None:
-        store = self.stores[entry.ref.peer]
+        def bytes_of(one: UpdateEntry) -> bytes:
+            return bytes(self.stores[one.ref.peer].get(Cid("raw", one.content), 1 << 20))
+
+        opener = GivenKeys([self.identities[reader or entry.ref.peer]]) if self.encrypt else None
+        decoder = Decoder(self.spec, self.schema, lambda: self.genesis, bytes_of, opener)
+        return decoder.tensors(entry, self.ledger.prefix)
+
+    def _trouble(self, entry: UpdateEntry, reader: int) -> Failure | None:
         try:
-            tensors = weights.decode(store.get(Cid("raw", entry.content), 1 << 20), self.schema).tensors
-            weights.check_magnitude(tensors, self.spec.merging.max_magnitude)
+            self._read(entry, reader)
         except MalformedWeights as cause:
             return Failure(Reason.MALFORMED, str(cause))
-        digest = weights.digest(tensors)
-        if weights.commitment(CHAIN_ID, self.ledger.address, *_pair(entry.ref), digest) != entry.update.weights:
-            return Failure(Reason.DIGEST_MISMATCH, "another commitment")
+        except ContentMismatch as cause:
+            return Failure(Reason.DIGEST_MISMATCH, str(cause))
+        except (ContentError, Unreadable) as cause:
+            return Failure(Reason.UNAVAILABLE, str(cause))
         return None
 
     def _merged(
@@ -257,7 +341,9 @@ class Play:
         items = []
         for entry in wanted:
             base = self.bases[entry.ref]
-            items.append(Attestation(*_pair(entry.ref), *(self.measured(peer, m) for m in (self._read(entry), base))))
+            items.append(
+                Attestation(*_pair(entry.ref), *(self.measured(peer, m) for m in (self._read(entry, peer), base)))
+            )
         if items:
             self.ledger.attest(peer, items)
 

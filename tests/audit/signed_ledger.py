@@ -125,13 +125,13 @@ class SignedLedger:
         data, owner = calls.retire(account, why, from_index), self.owner.address
         self._write(by or self.owner, data, lambda state: state.retire(owner, account, why, from_index))
 
-    def announce(self, peer: int, endpoint: str) -> None:
+    def announce(self, peer: int, endpoint: str, recipient: bytes = bytes(32)) -> None:
         account = self.keys[peer].address
         state_peer = self.state.peer(peer)
         assert state_peer is not None
         epoch = state_peer.epoch + 1
-        data = calls.announce(epoch, bytes(32), bytes(32), endpoint)
-        self._write(self.keys[peer], data, lambda state: state.announce(account, epoch, bytes(32), bytes(32), endpoint))
+        data = calls.announce(epoch, recipient, bytes(32), endpoint)
+        self._write(self.keys[peer], data, lambda state: state.announce(account, epoch, recipient, bytes(32), endpoint))
 
     def publish(
         self,

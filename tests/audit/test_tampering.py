@@ -9,6 +9,7 @@ from pathlib import Path
 import lies_in_bytes
 import lies_in_logs
 import lies_in_packs
+import lies_in_sealing
 import lies_of_publishers
 import pytest
 from given import Given, given
@@ -96,7 +97,7 @@ def test_the_table_has_every_case() -> None:
     rows = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
     rows = [row for row in rows if not re.match(r"\| (what is done|-)", row)]
     assert sorted(rows) == sorted(case.row for case in CASES)
-    for module in (lies_in_bytes, lies_of_publishers, lies_in_logs, lies_in_packs):
+    for module in (lies_in_bytes, lies_of_publishers, lies_in_logs, lies_in_packs, lies_in_sealing):
         assert any(case.make.__module__ == module.__name__ for case in CASES)
 
 
