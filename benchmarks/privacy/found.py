@@ -61,7 +61,7 @@ class Found:
 
     @property
     def minutes(self) -> float:
-        """Of all runs together."""
+        """Of one core, all runs together."""
         return sum(noted["seconds"] for held in self.cases.values() for noted in held["seeds"].values()) / 60
 
     def _text(self) -> str:

@@ -4,7 +4,7 @@ Two attacks, both by a reader of the update who knows the spec, and so the model
 
 - :func:`by_division` needs no search. A linear layer with bias has, for one row x, dL/dW_c = d_c x and dL/db_c = d_c:
   the quotient is x itself. Over several rows it is their mean weighted by d_c. Phong et al. 2017,
-  https://eprint.iacr.org/2017/715, section 3.
+  https://eprint.iacr.org/2017/715.
 - :func:`by_search` looks for images whose gradient points where the update went, by the cosine between them, with total
   variation as prior; Adam on the sign of the slope, the rate divided by ten after 3/8, 5/8 and 7/8 of the steps.
   Geiping et al. 2020, https://arxiv.org/abs/2003.14053. The attacker is told the labels.

@@ -103,7 +103,8 @@ def most_true_positives(epsilon: float, delta: float, false_positives: float) ->
 
         TPR <= min(e^epsilon FPR + delta,  1 - e^-epsilon (1 - delta - FPR),  1)
 
-    Kairouz, Oh, Viswanath 2015, https://arxiv.org/abs/1311.0776, theorem 2.1; Wasserman, Zhou 2010.
+    Kairouz, Oh, Viswanath 2015, https://arxiv.org/abs/1311.0776; Wasserman, Zhou 2010,
+    https://arxiv.org/abs/0811.2501.
     """
     upper = 1.0 - math.exp(-epsilon) * (1.0 - delta - false_positives)
     return max(false_positives, min(1.0, math.exp(epsilon) * false_positives + delta, upper))

@@ -27,6 +27,7 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         "more rows, logistic": Setting("mnist", "logistic", 2000),
     }
 )
+UNUSUAL: Final = "unusual rows, logistic"
 #: How private training is done; chosen with seed 100 for accuracy at epsilon 3.
 PRIVATELY: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -58,18 +59,42 @@ class MembershipCase:
         """Accuracy and the attacks' success, for the updates of the last round (``update ...``) and for what they were
         merged into (``merged ...``). In parts of 1."""
         rows = deal(self.setting, seed, data_dir)
+        trained, attacked = self.sides(rows, seed)
         privacy = {"mechanism": "example", "epsilon": self.epsilon} if self.epsilon else {}
         spec = self.setting.spec(seed, dict(self.training), privacy, dict(self.encoding))
-        played = play(spec, rows.members)
+        played = play(spec, trained.members)
         # The attacker's own federation is not private: its difficulty scores are better without noise.
         shadow = shadows(self.setting, self.training, seed, data_dir)
-        noted = _of_updates(spec, played, shadow, rows) | _of_merged(spec, played, shadow, rows)
-        private = trainer(spec, rows.members[0], 1).privacy
+        noted = _of_updates(spec, played, shadow, attacked) | _of_merged(spec, played, shadow, attacked)
+        private = trainer(spec, trained.members[0], 1).privacy
         return noted if private is None else noted | {"noise": private.noise_multiplier}
+
+    def sides(self, rows: Rows, seed: int) -> tuple[Rows, Rows]:
+        """The rows that peers train on, and those whose membership is asked for: all of them."""
+        return rows, rows
 
     def quick(self) -> MembershipCase:
         """The same, so small that it means nothing and only shows that it runs."""
         return replace(self, setting=replace(self.setting, rows=40, peers=3, rounds=2))
+
+
+@dataclass(frozen=True, slots=True)
+class UnusualCase(MembershipCase):
+    """As its base, but every tenth row, of members and strangers alike, has a wrong label, and only those are attacked:
+    rows that a model has to learn by heart, if at all, are the most exposed ones (Aerni, Zhang, Tramèr 2024,
+    https://arxiv.org/abs/2404.17399)."""
+
+    every: int = 10
+
+    def sides(self, rows: Rows, seed: int) -> tuple[Rows, Rows]:
+        """The rows with their wrong labels, and only those."""
+        draw = np.random.Generator(np.random.PCG64([seed, self.every]))
+        members, strangers = (
+            [_mislabelled(shard, self.every, draw) for shard in shards] for shards in (rows.members, rows.strangers)
+        )
+        trained = replace(rows, members=members, strangers=strangers)
+        chosen = [[shard.rows(np.arange(0, len(shard), self.every)) for shard in one] for one in (members, strangers)]
+        return trained, replace(rows, members=chosen[0], strangers=chosen[1])
 
 
 def cases() -> list[MembershipCase]:
@@ -88,7 +113,18 @@ def cases() -> list[MembershipCase]:
         private = tuple(PRIVATELY[group].items())
         found.append(MembershipCase(group, "plain, trained as below", setting, private))
         found += [MembershipCase(group, f"DP-SGD, epsilon {one:g}", setting, private, one) for one in EPSILONS]
+    setting, private = SETTINGS["few rows, logistic"], tuple(PRIVATELY["few rows, logistic"].items())
+    plain = [(f"plain, {one} local epochs", (("epochs", one),), 0.0) for one in (5, 20)]
+    noisy = [(f"DP-SGD, epsilon {one:g}", private, one) for one in EPSILONS]
+    for name, training, epsilon in [*plain, *noisy]:
+        found.append(UnusualCase(UNUSUAL, name, setting, training, epsilon))
     return found
+
+
+def _mislabelled(rows: Dataset, every: int, draw: np.random.Generator) -> Dataset:
+    labels = rows.labels.copy()
+    labels[::every] = (labels[::every] + draw.integers(1, 10, len(labels[::every]))) % 10
+    return Dataset(rows.features, labels)
 
 
 @lru_cache(maxsize=2)

@@ -9,7 +9,7 @@ from benchmarks.experiments.tables import shown, table
 from benchmarks.privacy.found import Case, Found, machine
 from benchmarks.privacy.inversion_cases import BaselineCase, InversionCase
 from benchmarks.privacy.membership import most_auc, most_true_positives
-from benchmarks.privacy.membership_cases import SETTINGS, MembershipCase
+from benchmarks.privacy.membership_cases import SETTINGS, UNUSUAL, MembershipCase
 from benchmarks.privacy.worlds import DELTA
 
 Runs = Sequence[Mapping[str, float]]
@@ -24,17 +24,19 @@ def page(found: Found, cases: Sequence[Case]) -> str:
     """Markdown."""
     where = ", ".join(f"{key} {value}" for key, value in machine().items())
     parts = [
-        f"# Privacy: leakage\n\n`{found.command}`, {found.minutes:.0f} minutes in all, on {where}; other work ran "
-        "beside it. Means and 95 % intervals (Student's t) over seeds. What is attacked, how, and what the numbers "
+        f"# Privacy: leakage\n\n`{found.command}`, {found.minutes:.0f} minutes of one core in all, on {where}."
+        " Means and 95 % intervals (Student's t) over seeds. What is attacked, how, and what the numbers "
         "mean: docs/leakage.md.",
         "## Membership inference",
     ]
-    for group, setting in SETTINGS.items():
+    unusual = {UNUSUAL: SETTINGS["few rows, logistic"]}
+    for group, setting in {**SETTINGS, **unusual}.items():
         chosen = [case for case in cases if isinstance(case, MembershipCase) and case.group == group]
         if any(found.of(case) for case in chosen):
             parts.append(
                 f"### {group.capitalize()}\n\n{setting.peers} peers of {setting.rows:,} rows of {setting.data} each, "
                 f"{setting.rounds} rounds, model `{setting.model}`."
+                + (" Every tenth row has a wrong label; only those are attacked." if group == UNUSUAL else "")
             )
             parts += [f"Attacked: {told}.\n\n{_membership(found, chosen, what)}" for what, told in _TRIED.items()]
             parts.append(_controls(found, chosen))
