@@ -7,7 +7,7 @@ import sys
 
 NAMES = (
     *("merge", "robust", "content", "memory", "gas", "federation", "batched", "simulation", "audit", "audit_advice"),
-    *("explorer", "privacy.leakage"),
+    *("explorer", "sealing", "privacy.leakage"),
 )
 
 
