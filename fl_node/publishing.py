@@ -137,7 +137,7 @@ def with_published(draft: Draft, made: Published) -> Draft:
         "plain": encoded.plain_bytes,
         "encoding": encodings.name_of(encoded.encoding & ~ZSTD),
         "zstd": bool(encoded.encoding & ZSTD),
-        "full": not encodings.is_delta(encoded.encoding),
+        "full": not made.refers_to,
     }
     return with_sealed(
         replace(

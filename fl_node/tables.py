@@ -213,13 +213,18 @@ class EncodingSpec(Table):
     kind: Literal["f32", "f16", "int8-delta", "top-k-delta"] = Field(
         "f32", description="every value, half precision, or what changed since the own update before"
     )
-    full: Literal["f32", "f16"] = Field("f32", description="deltas: how the full updates between them are written")
+    full: Literal["f32", "f16", "int8"] = Field(
+        "int8", description="deltas: how full updates are written; int8: as int8-delta, since the genesis"
+    )
     full_every: Annotated[int, Field(ge=1, le=1000)] = Field(
         10, description="deltas: every k-th update is a full one, so that a reader needs at most k"
     )
     block: Annotated[int, Field(ge=8, le=65_536)] = Field(256, description="int8-delta: values that share one scale")
     density: Annotated[float, Field(gt=0.0, le=0.5)] = Field(
-        0.05, description="top-k-delta: part of each tensor's values that is sent"
+        0.3, description="top-k-delta: part of each tensor's values that is sent"
+    )
+    levels: Annotated[int, Field(ge=1, le=127)] = Field(
+        3, description="top-k-delta: whole numbers, each way from zero, that a sent value is rounded to"
     )
     error_feedback: bool = Field(True, description="deltas: add what the last update could not carry to the next one")
     compress: Literal["auto", "never"] = Field("auto", description="zstd, where it makes the bytes fewer")

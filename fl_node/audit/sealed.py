@@ -13,7 +13,7 @@ from fl_node.audit.verdicts import Finding, Result
 from fl_node.content.unixfs import Buffer
 from fl_node.errors import MalformedWeights
 from fl_node.merging import weights
-from fl_node.merging.encodings import is_delta, kind_of, name_of
+from fl_node.merging.encodings import is_delta, kind_for, kind_of, name_of
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.readers import bad_reference, readers_at
 from fl_node.records import ZSTD, Encoding, Flag, UpdateRef
@@ -101,12 +101,12 @@ def _other_encoding(spec: Spec, prefix: Prefix, entry: UpdateEntry) -> str | Non
     if untrained and kind is not Encoding.SAFETENSORS:
         what = "a closing update" if entry.final else f"an update of round {entry.round}, in which nobody trains,"
         return f"{what} is its base to the bit, so expected f32; it is written as {got}"
-    names = [wanted.kind, wanted.full] if wanted.kind in ("int8-delta", "top-k-delta") else [wanted.kind]
+    names = [name_of(kind_for(wanted, delta=delta)) for delta in (True, False)]
     if got not in names and not (kind is Encoding.SAFETENSORS and (untrained or _is_its_base(prefix, entry))):
         return f"it is written as {got}, the spec says {' or '.join(dict.fromkeys(names))} (encoding)"
     if facts.encoding & ZSTD and wanted.compress == "never":
         return "it is compressed, the spec says never (encoding.compress)"
-    if is_delta(facts.encoding) and not facts.refers_to:
+    if is_delta(facts.encoding) and not facts.refers_to and kind is not kind_for(wanted, delta=False):
         return f"it is written as {got} and refers to no update that it could be the change of"
     return None
 

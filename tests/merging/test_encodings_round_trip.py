@@ -84,7 +84,7 @@ def test_decoded_is_what_the_publisher_says_here_and_in_plain_python(pair, spec,
 @pytest.mark.parametrize("kind", KINDS)
 def test_errors_are_as_small_as_the_encoding_promises(kind):
     before, after = model()
-    spec = EncodingSpec(kind=kind, block=64, density=0.1, full="f16")
+    spec = EncodingSpec(kind=kind, block=64, density=0.1, levels=127, full="f16")
     made = encode(spec, after, ORIGIN, reference=before, delta=True)
     error = np.abs(made.decoded["w"].astype(np.float64) - after["w"])
     change = np.abs(after["w"].astype(np.float64) - before["w"])
@@ -106,7 +106,9 @@ def test_ties_go_to_the_first_values():
     before = {"w": np.zeros(100, np.float32)}
     after = {"w": np.tile(np.array([1, -1], np.float32), 50)}
     after["w"][60] = 2
-    made = encode(EncodingSpec(kind="top-k-delta", density=0.05), after, ORIGIN, reference=before, delta=True)
+    made = encode(
+        EncodingSpec(kind="top-k-delta", density=0.05, levels=127), after, ORIGIN, reference=before, delta=True
+    )
     assert np.flatnonzero(made.decoded["w"]).tolist() == [0, 1, 2, 3, 60]
 
 
@@ -163,8 +165,8 @@ def test_a_plain_full_update_is_the_plain_file_and_needs_no_reference():
 
 def test_a_delta_kind_without_a_reference_of_its_own_is_a_full_one():
     before, after = model()
-    for full, kind in (("f32", Encoding.SAFETENSORS), ("f16", Encoding.F16)):
-        spec = EncodingSpec(kind="int8-delta", full=full)
+    for full, kind in (("f32", Encoding.SAFETENSORS), ("f16", Encoding.F16), ("int8", Encoding.INT8_DELTA)):
+        spec = EncodingSpec(kind="top-k-delta", full=full)
         assert kind_of(encode(spec, after, ORIGIN, reference=before, delta=False).encoding) is kind
 
 

@@ -6,6 +6,6 @@ to. What is decoded is defined to the bit, for the ledger commits to it: docs/en
 
 from fl_node.merging.encodings.decoder import decode
 from fl_node.merging.encodings.encoder import Encoded, encode
-from fl_node.merging.encodings.kinds import is_delta, kind_of, most_bytes, name_of
+from fl_node.merging.encodings.kinds import is_delta, kind_for, kind_of, most_bytes, name_of
 
-__all__ = ["Encoded", "decode", "encode", "is_delta", "kind_of", "most_bytes", "name_of"]
+__all__ = ["Encoded", "decode", "encode", "is_delta", "kind_for", "kind_of", "most_bytes", "name_of"]

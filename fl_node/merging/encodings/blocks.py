@@ -12,27 +12,28 @@ from fl_node.merging.container import Array
 TOP: Final = 127
 
 
-def quantised(values: Array, block: int) -> tuple[Array, Array] | None:
+def quantised(values: Array, block: int, top: int = TOP) -> tuple[Array, Array] | None:
     """Codes and scales of finite float64 values; ``None`` where a scale is beyond float32.
 
-    A block's scale is its largest magnitude over 127, rounded to float32; a code is value / scale, rounded half to
+    A block's scale is its largest magnitude over ``top``, rounded to float32; a code is value / scale, rounded half to
     even. A block of zeros, or of values too small for a float32 scale, has scale 0 and codes 0.
 
     Args:
         values: float64 of shape ``[n]``, n >= 1.
         block: values that share a scale; the last block may have fewer.
+        top: largest code, 1 to 127. Fewer different codes take fewer bytes once compressed.
 
     Returns:
         int8 codes of shape ``[n]`` and float32 scales of shape ``[ceil(n / block)]``.
     """
     largest = np.maximum.reduceat(np.abs(values), np.arange(0, values.size, block))
     with np.errstate(over="ignore", under="ignore"):
-        scales = (largest / TOP).astype(np.float32)
+        scales = (largest / top).astype(np.float32)
     if not np.isfinite(scales).all():
         return None
     divisors = _spread(np.where(scales > 0, scales, np.float32(np.inf)), values.size, block)
     codes = np.rint(values / divisors)
-    return np.clip(codes, -TOP, TOP).astype(np.int8), scales
+    return np.clip(codes, -top, top).astype(np.int8), scales
 
 
 def restored(codes: Array, scales: Array, block: int) -> Array:

@@ -127,12 +127,19 @@ def _change(kind: Encoding, spec: EncodingSpec, goal: Array, before: Array) -> C
     """``None`` where the change is beyond float32 scales."""
     values = goal.reshape(-1).astype(np.float64)
     values -= before.reshape(-1)
-    places = None
-    if kind is Encoding.TOP_K_DELTA:
-        places = sparse.largest(values, spec.density)
-        values = values[places]
-    coded = blocks.quantised(values, spec.block)
-    return None if coded is None else Change(places, *coded, spec.block)
+    if kind is not Encoding.TOP_K_DELTA:
+        coded = blocks.quantised(values, spec.block)
+        return None if coded is None else Change(None, *coded, spec.block)
+    places = sparse.largest(values, spec.density)
+    coded = blocks.quantised(values[places], spec.block, spec.levels)
+    if coded is None:
+        return None
+    # What was rounded to nothing need not be named either.
+    if coded[0].any() and not coded[0].all():
+        places = places[coded[0] != 0]
+        coded = blocks.quantised(values[places], spec.block, spec.levels)
+        assert coded is not None, "the largest value is as it was"
+    return Change(places, *coded, spec.block)
 
 
 def _added(name: str, tensor: Array, residual: Array) -> Array:

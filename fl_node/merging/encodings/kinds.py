@@ -29,6 +29,7 @@ _NAMES: Final = {
     Encoding.TOP_K_DELTA: "top-k-delta",
 }
 _KINDS: Final = {name: kind for kind, name in _NAMES.items()}
+_FULL: Final = {"f32": Encoding.SAFETENSORS, "f16": Encoding.F16, "int8": Encoding.INT8_DELTA}
 _DELTAS: Final = frozenset({Encoding.INT8_DELTA, Encoding.TOP_K_DELTA})
 
 
@@ -54,14 +55,15 @@ def name_of(encoding: int) -> str:
 
 
 def is_delta(encoding: int) -> bool:
-    """Whether such an update holds changes of an earlier one. ``False`` for a kind that is not known."""
+    """Whether such an update holds changes, of an earlier one or the genesis. ``False`` for a kind that is not known."""
     return encoding & ~ZSTD in _DELTAS
 
 
 def kind_for(spec: EncodingSpec, *, delta: bool) -> Encoding:
-    """What an update is written as: the spec's kind, or, of a delta kind that may not be one, ``spec.full``."""
+    """What an update is written as: the spec's kind, or, of a delta kind that may not be one, ``spec.full``: of which
+    ``int8`` is changes of the genesis, which everybody has."""
     kind = _KINDS[spec.kind]
-    return kind if delta or kind not in _DELTAS else _KINDS[spec.full]
+    return kind if delta or kind not in _DELTAS else _FULL[spec.full]
 
 
 def check_names(kind: Encoding, schema: Schema) -> None:
