@@ -19,6 +19,8 @@ from fl_node.spec import Spec
 
 #: The attacker's models: of so many of its own peers' updates.
 REFERENCES: Final = 4
+#: Of so many peers' updates the accuracy is averaged.
+SCORED: Final = 3
 EPSILONS: Final = (8.0, 3.0, 1.0)
 SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
     {
@@ -136,7 +138,6 @@ def shadows(setting: Setting, training: tuple[tuple[str, Any], ...], seed: int, 
 def _of_updates(spec: Spec, played: Played, shadow: Played, rows: Rows) -> dict[str, float]:
     """Each peer's update is attacked with its own rows and as many strangers; scores of all peers count together."""
     sides: dict[str, tuple[list[Values], list[Values]]] = {name: ([], []) for name in ("loss", "calibrated", "base")}
-    correct = []
     for update, own, others in zip(played.updates, rows.members, rows.strangers, strict=True):
         for side, some in enumerate((own, others)):
             losses = _losses(spec, update, some)
@@ -144,7 +145,7 @@ def _of_updates(spec: Spec, played: Played, shadow: Played, rows: Rows) -> dict[
             sides["loss"][side].append(loss_threshold(losses))
             sides["calibrated"][side].append(calibrated(losses, references))
             sides["base"][side].append(calibrated(losses, [_losses(spec, played.base, some)]))
-        correct.append(_accuracy(spec, update, rows.test))
+    correct = [_accuracy(spec, update, rows.test) for update in played.updates[:SCORED]]
     return {"update accuracy": float(np.mean(correct))} | _told("update", sides)
 
 
