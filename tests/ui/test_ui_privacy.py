@@ -366,7 +366,7 @@ def test_unknown_because_encrypted_is_no_alarm(tmp_path: Path, monkeypatch: pyte
         assert "fl-node audit --identity FILE" in html and "unknown: encrypted" in html
         rows = {row["update"]: row for row in one.json("/updates.json")["rows"]}
         assert rows["1#2"]["only_sealed"] and rows["1#2"]["verdict"] == "unknown" and not rows["1#3"]["only_sealed"]
-        assert "encrypted: not checked here" in one.get("/updates").text
+        assert "unknown: encrypted" in one.get("/updates").text
         page = one.json("/audit.json")
         assert {group["first"][0]: group["sealed"] for group in page["groups"]} == {"1#2": True, "1#3": False}
         assert "fl-node audit --identity FILE" in one.get("/audit").text
