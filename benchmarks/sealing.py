@@ -4,8 +4,8 @@
 
 In one run, in alternation, on the same bytes: publishing them as they are (CID, store, fsync), publishing them
 encrypted, and pyrage alone, once as one call (``pyrage.encrypt``) and once from buffer to buffer
-(``pyrage.encrypt_io``), of which the faster counts. The same for fetching from a gateway in another process. The goal is
-plain plus pyrage alone, plus 10 %. A round of the CNN trains on the rows that a peer of ten has of Fashion-MNIST,
+(``pyrage.encrypt_io``), of which the faster counts. The same for fetching from a gateway in another process. The goal
+is plain plus pyrage alone, plus 10 %. A round of the CNN trains on as many rows as a peer of ten has of Fashion-MNIST,
 publishes, and opens what the other nine published.
 """
 
@@ -116,7 +116,7 @@ def fetch(
 
 
 def cnn_round(own: Identity, readers: list[bytes], repeats: int) -> tuple[float, float, int]:
-    """Seconds of one epoch of training, and of encrypting one update and opening one for each other reader; its bytes."""
+    """Seconds of an epoch of training, and of encrypting an update and opening one of each other peer; its bytes."""
     import torch
 
     from fl_node.learning.dataset import Dataset
