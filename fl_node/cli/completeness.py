@@ -32,6 +32,7 @@ _OUTCOMES: Final[Mapping[str, str]] = {
     "retired": "its publisher has been retired",
     "withdrawn": "withdrawn by its publisher",
     "stale": "too many own updates of the merging peer since",
+    "not-sealed": "sealed without a key of the merging peer",
     "objected": "called unavailable by a quorum of sites",
     "unavailable": "the merging peer could not fetch it",
     "malformed": "the merging peer found its bytes malformed",

@@ -13,6 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from fl_node.access import viewing
+from fl_node.cli import sealed
 from fl_node.cli.choices import in_words
 from fl_node.cli.console import Out
 from fl_node.cli.settings import settings_of
@@ -105,6 +106,8 @@ def show(arguments: argparse.Namespace) -> int:
     """One update, with its parents and what others say of it."""
     with viewing(settings_of(arguments)) as view:
         update = find_update(view.prefix, arguments.update)
+        spec = view.federation.spec
+        written = sealed.told(view.prefix, update, spec.encoding.full_every)
         told = {
             "update": str(update.ref),
             "entry": update.index,
@@ -113,8 +116,9 @@ def show(arguments: argparse.Namespace) -> int:
             "cid": str(cid_of_update(update.update)),
             "report_cid": str(Cid("raw", update.update.report)),
             **_plain(update.update),
+            **written,
             "parents": [_plain(parent) for parent in update.parents],
-            "candidates": candidates_of(view.federation.spec, view.prefix, update),
+            "candidates": candidates_of(spec, view.prefix, update),
             "merged_by": [str(child) for child in _children(view.prefix, update.ref)],
             "attestations": [_plain(said) for said in view.prefix.attestations(update.ref)],
             "objections": [_plain(word) for word in view.prefix.objections(update.ref)],
@@ -124,6 +128,8 @@ def show(arguments: argparse.Namespace) -> int:
         else:
             told["rule"] = rule_name(update.update.rule)
             told["left_out"] = in_words(told.pop("candidates"))
+            told = {key: value for key, value in told.items() if key not in written}
+            told |= sealed.in_words(update, written, wanted=spec.privacy.encrypt)
             _pairs(told)
             print("\nScores are the publisher's claims; attestations are what other peers measured.")
     return 0
@@ -207,7 +213,8 @@ def _words(entry: Entry) -> str:
         case UpdatePublished(update=update) as body:
             merged = ", ".join(f"{parent.ref} {parent.share_ppm / 10_000:.1f}%" for parent in body.parents)
             return (
-                f"{body.ref} round {update.round} claims {update.score_ppm / 10_000:.2f} % from {merged or 'genesis'}"
+                f"{body.ref} round {update.round} claims {update.score_ppm / 10_000:.2f} % from {merged or 'genesis'} "
+                f"({sealed.short_words(update)})"
             )
         case UpdateObjected() as body:
             return f"peer {body.peer} objects to {body.target}: {body.reason.name.lower().replace('_', ' ')}"
