@@ -67,6 +67,22 @@ class PackBlobs:
         return held
 
 
+class PackInClear:
+    """A :class:`fl_node.audit.means.InClear`: weights of encrypted updates that whoever wrote the pack could read."""
+
+    def __init__(self, container: Container, members: Mapping[UpdateRef, Member], scratch: Path) -> None:
+        self._container, self._members, self._scratch = container, members, scratch
+
+    def weights(self, ref: UpdateRef, max_bytes: int) -> Held | None:
+        """As :class:`fl_node.audit.means.InClear` says."""
+        member = self._members.get(ref)
+        if member is None:
+            return None
+        if member.size > max_bytes:
+            raise ContentMismatch(f"{member.name} in the pack has {member.size} bytes, expected at most {max_bytes}")
+        return spooled(self._container.pieces(member), member.size, self._scratch)
+
+
 class PackTransactions:
     """A :class:`fl_node.audit.means.Transactions`: those that the pack holds. ``places`` says in which file, and where
     in it, the line of each is. What they hash to is for the audit to see."""

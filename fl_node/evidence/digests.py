@@ -90,6 +90,8 @@ class _Concerns:
             cid = Cid.parse(listed.path.rpartition("/")[2].partition(".")[0])
             what = "report" if kind.name == layout.REPORTS else "weights"
             yield f"{what} of {self._by_cid.get(cid, 'no update that can be told')}"
+        elif kind.name == layout.PLAIN:
+            yield f"weights of {layout.plain_ref(listed.path)} in the clear"
 
     def _lines(self, kind: Kind, listed: Listed, marks: bytes) -> Iterator[str]:
         raw = self._container.read(self._container.members[listed.path])

@@ -23,10 +23,11 @@ FEDERATION: Final = "federation.toml"
 GENESIS: Final = "genesis.safetensors"
 LINEAGE: Final = "lineage.prov.json"
 LOG, TRANSACTIONS, INCLUSION, CONSISTENCY = "log", "transactions", "proofs/inclusion", "proofs/consistency"
-CHECKPOINTS, REPORTS, BLOBS = "checkpoints", "reports", "blobs"
+CHECKPOINTS, REPORTS, BLOBS, PLAIN = "checkpoints", "reports", "blobs", "plain"
 
 _NUMBERED: Final = (LOG, TRANSACTIONS, INCLUSION, CONSISTENCY, CHECKPOINTS)
 _CID: Final = "b[a-z2-7]{58}"
+_REF: Final = "([1-9][0-9]{0,9})-([1-9][0-9]{0,9})"
 #: Bytes of each line's SHA-256 that the manifest keeps: enough to say which line was altered, no matter of security.
 MARK_BYTES: Final = 4
 
@@ -57,6 +58,7 @@ KINDS: Final = (
     _kind(GENESIS, r"genesis\.safetensors", limits.MOST_WEIGHTS_BYTES),
     _kind(LINEAGE, r"lineage\.prov\.json", limits.MOST_LINEAGE_BYTES),
     _kind(LOG, _numbered(LOG, "jsonl"), limits.MOST_LINES_BYTES, lines=True),
+    _kind(PLAIN, rf"plain/{_REF}\.safetensors", limits.MOST_WEIGHTS_BYTES),
     _kind(CONSISTENCY, _numbered(CONSISTENCY, "jsonl"), limits.MOST_LINES_BYTES, lines=True),
     _kind(INCLUSION, _numbered(INCLUSION, "jsonl"), limits.MOST_LINES_BYTES, lines=True),
     _kind(REPORTS, rf"reports/{_CID}\.json", limits.MOST_REPORT_BYTES),
@@ -72,6 +74,18 @@ def kind_of(path: str) -> Kind | None:
 def numbered(folder: str, number: int, suffix: str = "jsonl") -> str:
     """The ``number``-th file of a folder, from 0."""
     return f"{folder}/{number:06}.{suffix}"
+
+
+def plain(ref: UpdateRef) -> str:
+    """The file of an encrypted update's weights in the clear."""
+    return f"{PLAIN}/{ref.peer}-{ref.sequence}.safetensors"
+
+
+def plain_ref(path: str) -> UpdateRef:
+    """The update whose weights in the clear a file of that kind holds."""
+    found = re.search(_REF, path)
+    assert found is not None
+    return UpdateRef(int(found[1]), int(found[2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +124,8 @@ ALL: Final = Scope("all")
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What a pack is of, and every data file in it. ``head``: size and root of the log, and the block at which they
-    were read (its highest round is not part of the manifest). ``blobs``: whether weights were to be put in."""
+    were read (its highest round is not part of the manifest). ``blobs``: whether weights were to be put in as they
+    were published. ``plain``: whether encrypted ones were to be put in in the clear."""
 
     chain_id: int
     contract: str
@@ -120,12 +135,15 @@ class Manifest:
     scope: Scope
     blobs: bool
     files: tuple[Listed, ...]
+    plain: bool = False
 
     def encode(self) -> bytes:
         """The manifest's bytes: keys sorted, no white space."""
         head = self.head
+        plain = {"plain": True} if self.plain else {}
         return written_json(
             {
+                **plain,
                 "blobs": self.blobs,
                 "files": [_file_json(listed) for listed in self.files],
                 "format": FORMAT,
@@ -175,12 +193,15 @@ def parse_manifest(raw: bytes) -> Manifest:
         got = str(table.get("format"))[:40]
         raise MalformedEvidence(f"{MANIFEST}: got format {got!r}, expected {FORMAT!r}: use another version of fl-node")
     where = MANIFEST
-    known_keys(table, where, "blobs", "files", "format", "head", "ledger", "scope")
+    plain = isinstance(table, dict) and "plain" in table
+    known_keys(table, where, "blobs", "files", "format", "head", "ledger", "scope", *(["plain"] if plain else []))
     ledger, head = table["ledger"], table["head"]
     known_keys(ledger, f"{where}: ledger", "chain_id", "contract", "first_block", "spec_digest")
     known_keys(head, f"{where}: head", "block", "block_hash", "root", "size")
     if not isinstance(table["files"], list) or not isinstance(table["blobs"], bool):
         raise MalformedEvidence(f"{where}: expected a list of files, and true or false for blobs")
+    if plain and table["plain"] is not True:
+        raise MalformedEvidence(f"{where}: expected plain to be true, or not there")
     found = Manifest(
         chain_id=number_of(ledger["chain_id"], f"{where}: chain_id"),
         contract=_address(ledger["contract"]),
@@ -195,8 +216,11 @@ def parse_manifest(raw: bytes) -> Manifest:
         scope=_scope(table["scope"]),
         blobs=table["blobs"],
         files=tuple(_listed(item) for item in table["files"]),
+        plain=plain,
     )
     _check_files(found.files)
+    if by_kind(found.files)[PLAIN] and not plain:
+        raise MalformedEvidence(f"{where}: weights in the clear, and no plain that says so")
     if found.encode() != raw:
         raise MalformedEvidence(f"{where}: not in the canonical form: keys sorted, each once, no white space")
     return found

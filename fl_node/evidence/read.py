@@ -21,7 +21,7 @@ from fl_node.content.names import cid_of_genesis, cid_of_update
 from fl_node.errors import ChecksFailed, InconsistentLog, MalformedEvidence, SpecError, UsageError
 from fl_node.evidence import layout, limits, lines
 from fl_node.evidence.container import Container, Member
-from fl_node.evidence.contents import PackBlobs, PackTransactions
+from fl_node.evidence.contents import PackBlobs, PackInClear, PackTransactions
 from fl_node.evidence.derived import lineage_bytes
 from fl_node.evidence.digests import Altered, altered_files
 from fl_node.evidence.layout import Listed, Manifest
@@ -36,7 +36,7 @@ from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.kept_log import KeptLog
 from fl_node.ledger.protocol import LedgerIdentity
 from fl_node.prefix import Prefix
-from fl_node.records import Entry, LedgerOpened, UpdatePublished, UpdateRef
+from fl_node.records import Entry, Flag, LedgerOpened, UpdatePublished, UpdateRef
 from fl_node.spec import Federation, parse_federation
 
 _MOST_TOLD: Final = 50
@@ -176,6 +176,7 @@ class _Reader:
                 transactions=PackTransactions(self._container, {}),
                 blocks=None,
                 blobs=self._blobs(entries),
+                in_clear=self._in_clear(entries),
                 checkpoints=tuple(self._checkpoints()),
                 depth=federation.spec.rounds.depth if federation else 0,
             )
@@ -285,6 +286,18 @@ class _Reader:
             whole[cid_of_genesis(opened)] = self._member(file)
         return PackBlobs(self._container, whole, cars, self._scratch)
 
+    def _in_clear(self, entries: Sequence[Entry]) -> PackInClear | None:
+        """Weights in the clear, each of an encrypted update of the log."""
+        updates = (entry.body for entry in entries if isinstance(entry.body, UpdatePublished))
+        encrypted = {body.ref for body in updates if body.update.flags & Flag.ENCRYPTED}
+        found: dict[UpdateRef, Member] = {}
+        for file in self._kinds[layout.PLAIN]:
+            ref = layout.plain_ref(file.path)
+            if ref not in encrypted:
+                raise MalformedEvidence(f"{file.path}: the log has no such update that is encrypted")
+            found[ref] = self._member(file)
+        return PackInClear(self._container, found, self._scratch) if found else None
+
     def _transactions(self, hashes: Mapping[bytes, None]) -> dict[bytes, tuple[Member, int, int]]:
         """Where the line of each is; they come in the order of the entries that they made."""
         order = {one: number for number, one in enumerate(hashes)}
@@ -324,7 +337,9 @@ def _lines(container: Container, files: Sequence[Listed]) -> Iterator[tuple[str,
 def _notes(container: Container, manifest: Manifest) -> Iterator[str]:
     if container.read(container.members[layout.README]) != readme(manifest):
         yield f"{layout.README} is not the text that this version of fl-node writes: believe nothing that it says"
-    if not manifest.blobs:
+    if manifest.plain:
+        yield "the pack holds weights in the clear that are encrypted elsewhere: whoever gets it can read them"
+    elif not manifest.blobs:
         yield "the pack was written without weights, so nothing can be said of them; `fl-node export --blobs` has them"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fl_node.evidence.layout import Manifest
 
 _TEXT = """\
@@ -15,7 +17,7 @@ its peers, on any machine.
   log           {size} entries, root {root}
   read at       block {block}, hash {block_hash}
   about         {scope}{blobs}
-
+{plain}
 WITH FL-NODE
 
   fl-node verify PACK.zip
@@ -51,7 +53,8 @@ WHAT IS IN IT
   checkpoints/          what others signed of the log, off the chain
   genesis.safetensors   the initial weights
   reports/              what publishers said about their updates
-  blobs/                weights by CID, as CARv1
+  blobs/                weights by CID, as they were published, as CARv1
+  plain/                weights in the clear, of updates that are encrypted elsewhere
   lineage.prov.json     which updates came from which, as W3C PROV-JSON
 
 A folder that is not there had nothing to hold, or it could not be had.
@@ -61,6 +64,15 @@ WHAT ONLY A CHAIN CAN ADD
 That these blocks are part of it now, and that nothing was appended since.
 
 The format: docs/evidence-pack.md of fl-node.
+"""
+
+
+_PLAIN: Final = """
+KEEP IT TO YOURSELF
+
+This pack holds, in plain/, weights in the clear that everybody else has encrypted only. Who has this file can use these
+models, and try to learn from them about the rows that they were trained on. Nothing in the file keeps anybody from
+that: give it to nobody who may not read every one of them. A pack without them is `fl-node export` without --identity.
 """
 
 
@@ -77,6 +89,7 @@ def readme(manifest: Manifest) -> bytes:
         block=head.block_number,
         block_hash=head.block_hash.hex(),
         scope=manifest.scope,
-        blobs=", with weights" if manifest.blobs else ", without weights",
+        blobs=", with weights" if manifest.blobs or manifest.plain else ", without weights",
+        plain=_PLAIN if manifest.plain else "",
     )
     return text.encode()

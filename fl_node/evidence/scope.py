@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from fl_node.audit.means import Means
 from fl_node.content.cid import Cid
@@ -13,6 +14,7 @@ from fl_node.errors import UsageError
 from fl_node.evidence.layout import Scope
 from fl_node.merging.clipping import latest_own
 from fl_node.prefix import Prefix, UpdateEntry
+from fl_node.readers import bad_reference, referred
 from fl_node.records import (
     ZERO32,
     OwnerChanged,
@@ -22,6 +24,9 @@ from fl_node.records import (
     UpdateRef,
 )
 
+#: The most that any spec allows.
+_MOST_LINKS: Final = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
@@ -30,7 +35,8 @@ class Chosen:
     Attributes:
         updates: those that it is about, by entry.
         entries: indices of entries whose transactions and inclusion proofs it holds, ascending.
-        needed: those updates and what their bases were merged from, by entry: their reports and weights.
+        needed: those updates, what their bases were merged from, and what the bytes of all these refer to, by entry:
+            their reports and weights.
     """
 
     updates: tuple[UpdateEntry, ...]
@@ -52,7 +58,13 @@ def choose(means: Means, scope: Scope) -> Chosen:
         raise UsageError(
             f"{scope}: none is among the {len(means.entries)} entries of the ledger; `fl-node log` shows what there is"
         )
-    needed = {entry.ref: entry for update in updates for entry in behind(means.prefix, update)}
+    most = _MOST_LINKS if means.federation is None else means.federation.spec.encoding.full_every
+    needed = {
+        one.ref: one
+        for update in updates
+        for entry in behind(means.prefix, update)
+        for one in referred_to(means.prefix, entry, most)
+    }
     ordered = tuple(sorted(needed.values(), key=lambda entry: entry.index))
     return Chosen(updates, tuple(sorted(_bearing(means, ordered))), ordered)
 
@@ -79,6 +91,16 @@ def behind(prefix: Prefix, update: UpdateEntry) -> Iterable[UpdateEntry]:
     centre = latest_own(before, update.ref.peer)
     if centre is not None:
         yield centre
+
+
+def referred_to(prefix: Prefix, entry: UpdateEntry, most_links: int) -> Iterable[UpdateEntry]:
+    """An update, and what its bytes refer to, step by step, as far as the rules allow."""
+    yield entry
+    if bad_reference(prefix, entry, most_links) is not None:
+        return
+    while (before := referred(prefix, entry)) is not None:
+        yield before
+        entry = before
 
 
 def _bearing(means: Means, needed: Iterable[UpdateEntry]) -> set[int]:

@@ -18,6 +18,7 @@ from fl_node.content.cid import Cid
 from fl_node.content.names import cid_of_genesis
 from fl_node.content.protocol import Held
 from fl_node.content.unixfs import CHUNK_BYTES, Buffer, build
+from fl_node.decoding import most_payload_bytes
 from fl_node.errors import (
     ChainUnavailable,
     ContentError,
@@ -27,11 +28,13 @@ from fl_node.errors import (
     MalformedWeights,
     SpecError,
     StoreFull,
+    Unreadable,
     UsageError,
 )
 from fl_node.evidence import layout, limits, lines
 from fl_node.evidence.container import Packer
 from fl_node.evidence.derived import lineage_bytes
+from fl_node.evidence.in_clear import encrypted, in_clear
 from fl_node.evidence.layout import Listed, Manifest, Scope
 from fl_node.evidence.proofs import Tree, sizes_to_prove
 from fl_node.evidence.readme import readme
@@ -41,6 +44,7 @@ from fl_node.ledger.protocol import RawLog
 from fl_node.ledger.transport import place_of
 from fl_node.merging import weights
 from fl_node.records import UpdateRef
+from fl_node.sealing import age
 from fl_node.spec import Deployment, deployed_bytes, parse_federation
 
 T = TypeVar("T")
@@ -59,7 +63,8 @@ class Exported:
     Attributes:
         digest: SHA-256 of its manifest, which names all that is in it.
         updates: how many updates it is about.
-        blobs: how many files of weights it holds.
+        blobs: how many files of weights it holds, as they were published.
+        plain: how many updates' weights it holds in the clear that are encrypted.
         missing: what could not be had and so is not in it, in words.
     """
 
@@ -70,6 +75,7 @@ class Exported:
     entries: int
     updates: int
     blobs: int
+    plain: int
     missing: tuple[str, ...]
 
 
@@ -79,26 +85,30 @@ def export(
     out: Path,
     *,
     blobs: bool = False,
+    plain: bool = False,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Exported:
     """Write a pack. Equal means give equal bytes.
 
     Args:
-        blobs: with weights; without, bases cannot be recomputed from the pack alone.
+        blobs: with weights, as they were published; without, bases cannot be recomputed from the pack alone.
+        plain: with the weights of encrypted updates IN THE CLEAR, as far as ``means.opener`` opens them. Whoever has
+            the pack can read them.
         force: overwrite ``out``.
 
     Raises:
         UsageError: ``out`` exists or cannot be written, or the scope names nothing.
         StoreFull: no room for it.
         ContentUnavailable: weights were asked for and none at all could be had.
+        Unreadable: weights in the clear were asked for and no key opens any.
         MalformedEvidence: more than a pack may hold.
     """
     check_free(out, force)
     chosen = choose(means, scope)
     if len(means.entries) > limits.MOST_ENTRIES:
         raise MalformedEvidence(f"the log has {len(means.entries)} entries, a pack {limits.MOST_ENTRIES} at most")
-    writer = _Writer(means, scope, chosen, blobs, progress or (lambda phase, done, total: None))
+    writer = _Writer(means, scope, chosen, blobs, plain, progress or (lambda phase, done, total: None))
     with _whole(out) as sink:
         manifest = writer.write(Packer(sink))
         size = sink.seek(0, os.SEEK_END)
@@ -110,6 +120,7 @@ def export(
         entries=len(means.entries),
         updates=len(chosen.updates),
         blobs=writer.blobs_written,
+        plain=writer.plain_written,
         missing=tuple(writer.missing),
     )
 
@@ -130,11 +141,13 @@ def check_free(out: Path, force: bool) -> None:
 class _Writer:
     """One pack, file after file in the order that the format asks for."""
 
-    def __init__(self, means: Means, scope: Scope, chosen: Chosen, blobs: bool, tell: Progress) -> None:
-        self._means, self._scope, self._chosen, self._blobs, self._tell = means, scope, chosen, blobs, tell
+    def __init__(self, means: Means, scope: Scope, chosen: Chosen, blobs: bool, plain: bool, tell: Progress) -> None:
+        self._means, self._scope, self._chosen, self._tell = means, scope, chosen, tell
+        self._blobs, self._plain = blobs, plain
         self._listed: list[Listed] = []
         self.missing: list[str] = []
         self.blobs_written = 0
+        self.plain_written = 0
 
     def write(self, packer: Packer) -> Manifest:
         self._packer = packer
@@ -149,6 +162,7 @@ class _Writer:
             scope=self._scope,
             blobs=self._blobs,
             files=(),
+            plain=self._plain,
         )
         whole = Tree(tree.entry_leaf(entry.topics, entry.data) for entry in means.entries)
         if (whole.size, whole.root) != (head.size, head.root):
@@ -174,6 +188,8 @@ class _Writer:
         if lineage is not None:
             self._add(layout.LINEAGE, lineage)
         self._add_lines(layout.LOG, self._log())
+        if self._plain:
+            self._add_plain()
         sizes = sizes_to_prove(chosen.updates, checkpoints, whole.size)
         self._add_lines(layout.CONSISTENCY, (lines.consistency_line(whole.consistency(size)) for size in sizes))
         proofs = (whole.inclusion(index) for index in self._told("proofs", chosen.entries))
@@ -221,6 +237,24 @@ class _Writer:
             raise ContentUnavailable(
                 f"none of {len(wanted)} updates' weights can be had: {self.missing[-1]}; name who has them with "
                 "--content, or leave them out: export without --blobs"
+            )
+
+    def _add_plain(self) -> None:
+        """Weights of encrypted updates in the clear, each as one canonical file."""
+        wanted = sorted(encrypted(self._chosen.needed), key=lambda update: layout.plain(update.ref))
+        refused = ""
+        for done, (update, found) in enumerate(in_clear(self._means, wanted)):
+            self._tell("weights in the clear", done, len(wanted))
+            if isinstance(found, str):
+                refused = f"weights of {update.ref} in the clear: {found}"
+                self.missing.append(refused)
+                continue
+            self._add_pieces(layout.plain(update.ref), found, sum(memoryview(piece).nbytes for piece in found))
+            self.plain_written += 1
+        if wanted and not self.plain_written:
+            raise Unreadable(
+                f"none of {len(wanted)} encrypted updates can be read: {refused}; name the keys of a member or auditor "
+                "with --identity, or export without keys"
             )
 
     def _add_reports(self) -> None:
@@ -300,7 +334,7 @@ class _Writer:
         if genesis is None:
             return _UNSIZED_BYTES
         try:
-            return weights.encoded_size(weights.schema_of(weights.decode(genesis.data).tensors))
+            return age.sealed_size(most_payload_bytes(weights.schema_of(weights.decode(genesis.data).tensors)))
         except MalformedWeights:
             return _UNSIZED_BYTES
         finally:

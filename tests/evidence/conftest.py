@@ -46,8 +46,8 @@ def pack(played: Given, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The least federation there is, with a file of every kind."""
-    found = given(Play(peers=1, rounds=1).whole())
+    found = given(Play(peers=1, rounds=1, encrypt=True).whole())
     found.checkpoints = [sign(at(found.means().log), key("peer 1"))]
     path = tmp_path_factory.mktemp("packs") / "small.zip"
-    assert not export(found.means(), ALL, path, blobs=True).missing
+    assert not export(found.means(), ALL, path, blobs=True, plain=True).missing
     return path
