@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fl_node import keys
 from fl_node.access import View, viewing
 from fl_node.assembly import load_genesis
 from fl_node.config import NodeConfig, load_config
@@ -20,12 +21,14 @@ from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import Buffer
 from fl_node.decoding import Decoder, Opening, most_content_bytes
 from fl_node.errors import ContentError, ContentUnavailable, MalformedWeights, Unreadable, UsageError
+from fl_node.key_keeping import GivenKeys, Secrecy
 from fl_node.merging import weights
 from fl_node.merging.personal import published, shared_schema
 from fl_node.merging.weights import Tensors
 from fl_node.own_layers import OwnLayers
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import Flag, UpdateRef
+from fl_node.sealing.identities import read_identities
 from fl_node.spec import Spec, check_code
 from fl_node.supply import providers
 
@@ -33,6 +36,10 @@ if TYPE_CHECKING:
     import torch
 
 _LATEST = 2**32 - 1
+_WITH_KEYS = (
+    "name a file of keys that may read it with --identity (`fl-node keys export` writes one), or the state folder of a "
+    "member with --state"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +123,12 @@ def obtain_model(
                     data = canonical_file(prefix, entry, tensors)
                 found = Obtained(entry, data, tensors)
                 return _filled(spec, prefix, found, genesis, state) if spec.merging.personal else found
-            except (ContentError, MalformedWeights, Unreadable):
+            except (ContentError, MalformedWeights) as cause:
                 if entry is wanted[-1]:
-                    raise
+                    raise cause
+            except Unreadable as cause:
+                if entry is wanted[-1]:
+                    raise Unreadable(f"{cause}; {_WITH_KEYS}") from cause
     raise AssertionError("unreachable: the last one returns or raises")
 
 
@@ -171,7 +181,13 @@ def _kept(stores: Sequence[ContentStore], cid: Cid, most: int) -> Buffer | None:
 
 
 def load_model(
-    federation: str | Path, at: str = "final", *, rpc: str = "", state: str | Path = "", allow_code: str = ""
+    federation: str | Path,
+    at: str = "final",
+    *,
+    rpc: str = "",
+    state: str | Path = "",
+    identity: str | Path = "",
+    allow_code: str = "",
 ) -> torch.nn.Module:
     """A federation's model as a torch module in ``eval`` mode.
 
@@ -180,7 +196,9 @@ def load_model(
         at: ``3#12``, ``latest`` or ``final``: the newest (closing) model that somebody has.
         rpc: JSON-RPC endpoint; empty takes the file's hint.
         state: a peer's state folder to look for the bytes first, and for personal tensors; empty asks the peers'
-            gateways only, and takes personal tensors from the genesis.
+            gateways only, and takes personal tensors from the genesis. Where updates are encrypted and no ``identity``
+            is given, that peer's keys open them, and its password is asked for.
+        identity: a file of private age keys that open encrypted updates; empty: none.
         allow_code: ``module:callable`` names, by commas, that the spec may run here.
 
     Raises:
@@ -198,9 +216,22 @@ def load_model(
 
     config = load_config({"federation": str(federation), "rpc": rpc or None, "state": str(state) or None})
     with viewing(config) as view:
-        check_code(view.federation.spec, allow_code)
-        found = obtain_model(view, at, tuple(own_stores(config) if state else ()), config.state_path if state else None)
-        return models.load_model(view.federation.spec, found.tensors)
+        spec = view.federation.spec
+        check_code(spec, allow_code)
+        opener = _opener(config, identity, bool(state)) if spec.privacy.encrypt else None
+        stores = tuple(own_stores(config) if state else ())
+        found = obtain_model(view, at, stores, config.state_path if state else None, opener)
+        return models.load_model(spec, found.tensors)
+
+
+def _opener(config: NodeConfig, identity: str | Path, own: bool) -> Opening | None:
+    """The keys of a file, or a peer's own."""
+    if identity:
+        return GivenKeys(read_identities(Path(identity)))
+    if not own:
+        return None
+    signer = keys.unlock(config.key_path, Path(config.password_file) if config.password_file else None)
+    return Secrecy.of(config.state_path, signer)
 
 
 def own_stores(config: NodeConfig) -> list[ContentStore]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import secrets
 from pathlib import Path
 
 from fl_node.access import viewing
+from fl_node.cli.at_hand import identities_of, keys_at_hand
 from fl_node.cli.settings import settings_of
 from fl_node.content.names import cid_of_update
+from fl_node.content.unixfs import Buffer
 from fl_node.errors import StoreFull, UsageError
 from fl_node.models import obtain_model, own_stores
+from fl_node.records import Flag
 
 
 def model(arguments: argparse.Namespace) -> int:
@@ -22,15 +26,18 @@ def model(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--out {out} is no regular file; expected a new file: name another")
     if out.exists() and not arguments.force:
         raise UsageError(f"{out} exists; expected a new file: name another with --out, or overwrite it with --force")
-    config = settings_of(arguments)
+    config, identities = settings_of(arguments), identities_of(arguments)
     with viewing(config) as view:
-        found = obtain_model(view, arguments.at, own_stores(config), config.state_path)
+        keys = None
+        if view.federation.spec.privacy.encrypt:
+            keys = keys_at_hand(identities, config if arguments.state is not None and not identities else None)
+        found = obtain_model(view, arguments.at, own_stores(config), config.state_path, keys)
         site = view.prefix.peer(found.entry.ref.peer).site
     target = out.resolve()  # where a link leads to, so that the link stays one
     scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         try:
-            scratch.write_bytes(found.data)
+            _write(scratch, found.data, private=bool(found.entry.update.flags & Flag.ENCRYPTED))
             scratch.replace(target)
         finally:
             scratch.unlink(missing_ok=True)
@@ -46,6 +53,7 @@ def model(arguments: argparse.Namespace) -> int:
         "claimed_score_ppm": entry.update.score_ppm,
         "bytes": memoryview(found.data).nbytes,
         "file": str(out),
+        "encrypted": bool(entry.update.flags & Flag.ENCRYPTED),
         "personal": found.personal or None,
     }
     if arguments.json:
@@ -56,7 +64,15 @@ def model(arguments: argparse.Namespace) -> int:
             f"{out}: {kind} {entry.ref} of {site}, round {entry.round}, {told['bytes']:,} bytes, verified against the "
             f"ledger; its publisher claims {entry.update.score_ppm / 10_000:.2f} %"
         )
+        if told["encrypted"]:
+            print("it is encrypted elsewhere, and in the file it is not: keep it from who may not read it")
         if found.personal:
             whose = "of this peer's own" if found.personal == "state" else "of the genesis, untrained"
             print(f"personal tensors are published by nobody; those in the file are {whose}")
     return 0
+
+
+def _write(path: Path, data: Buffer, *, private: bool) -> None:
+    """A new file; of what is encrypted elsewhere, its owner's alone to read."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666), "wb") as file:
+        file.write(data)

@@ -6,7 +6,7 @@ import argparse
 
 from fl_node import __version__
 from fl_node.cli.auditing import AUDITING
-from fl_node.cli.flags import Command, entry, settings
+from fl_node.cli.flags import Command, entry, identities, settings
 from fl_node.cli.secrecy import SECRECY
 from fl_node.config import NodeConfig
 from fl_node.presets import PRESETS
@@ -116,7 +116,8 @@ def _membership(command: Command) -> None:
 
 def _model(command: Command) -> None:
     sub = command("model", "get a model: fetch, verify and write its weights")
-    settings(sub, "federation", "state", "rpc", "content", "ipfs_api")
+    settings(sub, "federation", "state", "rpc", "content", "ipfs_api", "key", "password_file")
+    identities(sub)
     sub.add_argument("--at", default="final", metavar="UPDATE|latest|final", help="which model (default: final)")
     sub.add_argument("--out", required=True, metavar="FILE", help="safetensors file to write")
     sub.add_argument("--force", action="store_true", help="overwrite FILE")

@@ -34,7 +34,7 @@ KINDS: list[dict[str, Any]] = [
     {"encrypt": True, "encoding": "int8-delta", "full_every": 2, "mode": "sync"},
     {"encrypt": True, "encoding": "f16", "mode": "sync"},
     {"encoding": "top-k-delta"},
-    {"encoding": "top-k-delta", "full_every": 1},
+    {"encoding": "top-k-delta", "full_every": 2},
 ]
 
 
