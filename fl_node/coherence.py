@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from fl_node.errors import SpecError
-from fl_node.tables import AttestationSpec, MergingSpec, PrivacySpec, RoundsSpec, TaskSpec, TrainingSpec
+from fl_node.tables import (
+    AttestationSpec,
+    ContentSpec,
+    EncodingSpec,
+    MergingSpec,
+    PrivacySpec,
+    RoundsSpec,
+    TaskSpec,
+    TrainingSpec,
+)
 
 
 def check_coherence(
@@ -103,3 +112,24 @@ def check_privacy(
                 f"{asked} with privacy.scores = 'withheld' and {key} = {name!r}, which looks at scores: all would be "
                 "zero; expected another, or privacy.scores = 'coarse'"
             )
+
+
+def check_encoding(encoding: EncodingSpec, content: ContentSpec, where: str) -> None:
+    """Refuse deltas that never are any, or that refer to what nobody keeps any more.
+
+    Raises:
+        SpecError: naming the keys, what they are, and what goes together.
+    """
+    if encoding.kind not in ("int8-delta", "top-k-delta"):
+        return
+    if encoding.full_every == 1:
+        raise SpecError(
+            f"{where}: encoding.kind = {encoding.kind!r} with encoding.full_every = 1: every update would be a full "
+            "one; expected full_every from 2 on, or kind 'f32' or 'f16'"
+        )
+    if content.retention_rounds < encoding.full_every:
+        raise SpecError(
+            f"{where}: encoding.full_every = {encoding.full_every} with content.retention_rounds = "
+            f"{content.retention_rounds}: a change may refer to updates that nobody keeps any more; expected "
+            f"retention_rounds of at least {encoding.full_every}, or a lower full_every"
+        )

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from fl_node.coherence import check_coherence, check_privacy
+from fl_node.coherence import check_coherence, check_encoding, check_privacy
 from fl_node.errors import SpecError
 from fl_node.suggest import did_you_mean
 from fl_node.tables import (
@@ -129,6 +129,7 @@ def parse_federation(raw: bytes, where: str = "federation file", path: Path | No
             raise SpecError(f"{where}: expected one table [deployment] after the marker line, got {sorted(table)}")
         deployment = validated(Deployment, table["deployment"], f"{where}, [deployment]")
     check_coherence(spec.task, spec.training, spec.merging, spec.attestation, spec.rounds, where)
+    check_encoding(spec.encoding, spec.content, where)
     check_privacy(spec.training, spec.merging, spec.attestation, spec.privacy, where)
     return Federation(spec, spec_bytes, deployment, path)
 

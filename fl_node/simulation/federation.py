@@ -81,7 +81,9 @@ class World:
         """Drop the bytes that nobody merges any more."""
         spec = self.federation.spec
         a_round = len(self.dealt.splits) * weights.encoded_size(self.schema)
-        kept = min(max(KEPT_ROUNDS, KEPT_BYTES // a_round), spec.content.retention_rounds)
+        # Deltas are read with what they refer to.
+        least = KEPT_ROUNDS + (spec.encoding.full_every if spec.encoding.kind.endswith("delta") else 0)
+        kept = min(max(least, KEPT_BYTES // a_round), spec.content.retention_rounds)
         content = spec.content.model_copy(update={"retention_rounds": kept})
         collect(spec.model_copy(update={"content": content}), self.prefix, self.store)
 

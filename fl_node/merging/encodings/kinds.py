@@ -55,7 +55,7 @@ def name_of(encoding: int) -> str:
 
 
 def is_delta(encoding: int) -> bool:
-    """Whether such an update holds changes, of an earlier one or the genesis. ``False`` for a kind that is not known."""
+    """Whether such an update holds changes, of earlier ones or the genesis. ``False`` for a kind that is not known."""
     return encoding & ~ZSTD in _DELTAS
 
 
