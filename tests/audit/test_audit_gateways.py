@@ -11,7 +11,7 @@ import pytest
 
 from fl_node.audit import gateways
 from fl_node.audit.gateways import GatewayBlobs
-from fl_node.content import fetch
+from fl_node.content import providers
 from fl_node.content.endpoints import Endpoint, parse_endpoint
 from fl_node.content.gateway import Gateway
 from fl_node.content.memory import MemoryStore
@@ -26,7 +26,7 @@ MANY = [cid_of(b"nobody's %d" % number) for number in range(60)]
 @pytest.fixture
 def mute(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     """Takes connections and never says a word."""
-    monkeypatch.setattr(fetch, "_COSTLY_S", 0.05)
+    monkeypatch.setattr(providers, "_COSTLY_S", 0.05)
     monkeypatch.setattr(gateways, "_PROBE_S", 0.2)
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         yield parse_endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}")
