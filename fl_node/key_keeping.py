@@ -15,11 +15,20 @@ from typing import Final
 
 from fl_node.content.names import cid_of_update
 from fl_node.content.protocol import ContentStore
-from fl_node.errors import ContentError, ContentMismatch, ContentUnavailable, MalformedWeights, Unreadable
+from fl_node.errors import (
+    ContentError,
+    ContentMismatch,
+    ContentUnavailable,
+    MalformedWeights,
+    StoreFull,
+    StoreUnreachable,
+    Unreadable,
+)
 from fl_node.keys import Signer
 from fl_node.pacing import common_round
 from fl_node.prefix import Prefix, UpdateEntry
-from fl_node.records import Flag, PeerAnnounced, Role
+from fl_node.readers import referred
+from fl_node.records import Flag, PeerAnnounced, Reason, Role, UpdateRef
 from fl_node.sealing import age, keyring, vault
 from fl_node.sealing.age import Identity
 from fl_node.sealing.header import Buffer
@@ -167,6 +176,24 @@ def sealed_to(prefix: Prefix, number: int, public: bytes) -> Iterator[UpdateEntr
                 yield entry
 
 
+def wanted(spec: Spec, prefix: Prefix, number: int) -> frozenset[UpdateRef]:
+    """Updates that a peer may still want and perhaps never got: those that it called unavailable, and each active peer's
+    latest with what that refers to."""
+    found = set()
+    for facts in prefix.peers():
+        entry = prefix.latest(facts.number) if facts.active else None
+        for _ in range(spec.encoding.full_every + 1):
+            if entry is None:
+                break
+            found.add(entry.ref)
+            entry = referred(prefix, entry)
+        for update in prefix.updates(facts.number):
+            said = prefix.objections(update.ref)
+            if any(word.peer == number and word.reason == Reason.UNAVAILABLE for word in said):
+                found.add(update.ref)
+    return frozenset(found)
+
+
 def _announced(prefix: Prefix, number: int) -> list[tuple[int, bytes]]:
     """A peer's announcements: entry and key."""
     facts = prefix.announcements(number)
@@ -203,6 +230,7 @@ def tend(
     store: ContentStore,
     *,
     oldest_round: int,
+    fetch: Callable[[UpdateEntry], Buffer] | None = None,
 ) -> Tended:
     """Once a round: make a fresh key where one is due or asked for, destroy what is past its overlap, empty the vault
     of what the federation's retention no longer asks for.
@@ -212,6 +240,7 @@ def tend(
     Args:
         number: this peer.
         oldest_round: the first round whose content is still kept.
+        fetch: gets an update that the content store does not have, for what is still :func:`wanted`; ``None`` does not.
 
     Raises:
         KeyringError: the state folder cannot be written, or what a key still opens cannot be saved; then it stays.
@@ -224,7 +253,11 @@ def tend(
     held = [identity.public for identity in secrecy.keys.identities()]
     going = keys_to_destroy(spec, prefix, number, held, now)
     kept = 0
+    missing = wanted(spec, prefix, number) if going and fetch is not None else frozenset()
     for public in going:
+        for entry in sealed_to(prefix, number, public):
+            if fetch is not None and entry.ref in missing and entry.round >= oldest_round:
+                _try_to_fetch(secrecy, entry, store, fetch)
         kept += before_destroying(secrecy, public, prefix, number, store, oldest_round=oldest_round)
         secrecy.keys.destroy(public, now)
     forgotten = forget(secrecy.vault, prefix, store, oldest_round)
@@ -240,6 +273,20 @@ def _fresh(secrecy: Secrecy, spec: Spec, prefix: Prefix, number: int, now: int) 
     made = secrecy.keys.make(now, prefix.size)
     secrecy.keys.rotation_done()
     return made.public
+
+
+def _try_to_fetch(
+    secrecy: Secrecy, entry: UpdateEntry, store: ContentStore, fetch: Callable[[UpdateEntry], Buffer]
+) -> None:
+    """Have the content store get what it lacks, where somebody gives it now."""
+    if secrecy.vault.has(entry.content) or store.has(cid_of_update(entry.update)):
+        return
+    try:
+        fetch(entry)
+    except (StoreFull, StoreUnreachable):
+        raise
+    except ContentError:
+        pass  # nobody has it: with it, the key would open nothing either
 
 
 def before_destroying(

@@ -30,7 +30,7 @@ from fl_node.records import ZERO32, Flag, Update, UpdateRef
 from fl_node.retention import collect, oldest_kept
 from fl_node.round import Goal, play_round
 from fl_node.sealing.age import recipient_text
-from fl_node.supply import tensors_of
+from fl_node.supply import obtain, tensors_of
 from fl_node.turns import await_readers, await_token, await_turn, pause
 
 P = ParamSpec("P")
@@ -188,6 +188,7 @@ def keep_keys(peer: Peer) -> None:
             peer.number,
             peer.store,
             oldest_round=oldest_kept(peer.spec, peer.prefix),
+            fetch=lambda entry: obtain(peer, entry).data,
         )
     if done.made:
         peer.emit(Event("key-made", f"made a fresh key, {recipient_text(done.made)}", {"key": done.made.hex()}))

@@ -9,7 +9,14 @@ import pytest
 from fl_node.content.cid import Cid
 from fl_node.content.memory import MemoryStore
 from fl_node.content.names import cid_of_update
-from fl_node.errors import ContentUnavailable, KeyringError, MalformedWeights, StoreUnreachable, Unreadable
+from fl_node.errors import (
+    ContentError,
+    ContentUnavailable,
+    KeyringError,
+    MalformedWeights,
+    StoreUnreachable,
+    Unreadable,
+)
 from fl_node.key_keeping import (
     GivenKeys,
     Secrecy,
@@ -19,13 +26,14 @@ from fl_node.key_keeping import (
     sealed_to,
     superseded_rounds,
     tend,
+    wanted,
 )
 from fl_node.keys import from_private_key
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.memory import MemoryChain, memory_account
 from fl_node.pacing import common_round
-from fl_node.prefix import Prefix
-from fl_node.records import ZERO32, Flag, Member, Role, Update, UpdateRef
+from fl_node.prefix import Prefix, UpdateEntry
+from fl_node.records import ZERO32, Flag, Member, Reason, Role, Update, UpdateRef
 from fl_node.sealing import age
 from fl_node.sealing.age import Identity
 from fl_node.spec import Spec
@@ -242,6 +250,60 @@ def test_without_the_vault_the_old_updates_would_be_lost(members: Members, secre
     assert secrecy.recall(entry.content, 100) is not None and secrecy.recall(bytes(32), 100) is None
     (record, *_) = secrecy.keys.records
     assert record.superseded == 2 and record.destroyed == 5
+
+
+def test_what_never_came_is_asked_for_once_more(members: Members, secrecy: Secrecy) -> None:
+    """Of what is sealed to a key that goes: the latest of each peer, what that refers to, and what this peer called
+    unavailable; nothing that it did not want before."""
+    members.announce(1, secrecy.recipient())
+    members.play(4)
+    members.ledgers[0].object(UpdateRef(2, 2), Reason.UNAVAILABLE)
+    members.ledgers[1].object(UpdateRef(1, 1), Reason.UNAVAILABLE)
+    elsewhere = {}
+    for number in range(1, 5):
+        entry = members.prefix.update(UpdateRef(2, number))
+        cid = cid_of_update(entry.update)
+        elsewhere[entry.content] = bytes(members.store.get(cid, 1 << 20))
+        members.store.unpin(cid, "own")
+    members.store.gc()
+    members.announce(1, secrecy.keys.make(4, 9).public)
+    members.play(3)
+    entry = members.prefix.update(UpdateRef(2, 7))
+    assert not members.store.has(Cid("raw", next(iter(elsewhere)))) and members.store.has(cid_of_update(entry.update))
+    assert wanted(SPEC, members.prefix, 1) == {UpdateRef(1, 7), UpdateRef(2, 7), UpdateRef(2, 2)}
+    asked: list[str] = []
+
+    def fetch(entry: UpdateEntry) -> bytes:
+        asked.append(str(entry.ref))
+        members.store.add(elsewhere[entry.content], label="fetched", round=entry.round)
+        return elsewhere[entry.content]
+
+    done = tend(secrecy, SPEC, members.prefix, 1, members.store, oldest_round=0, fetch=fetch)
+    assert asked == ["2#2"] and done.kept == 5 and len(done.destroyed) == 1
+    assert secrecy.vault.has(members.prefix.update(UpdateRef(2, 2)).content)
+
+
+@pytest.mark.parametrize("error", [ContentUnavailable("down"), StoreUnreachable("no daemon")])
+def test_what_nobody_gives_lets_a_key_go(members: Members, secrecy: Secrecy, error: ContentError) -> None:
+    first = rotated(members, secrecy)
+    entry = members.prefix.update(UpdateRef(2, 1))
+    members.ledgers[0].object(entry.ref, Reason.UNAVAILABLE)
+    members.store.unpin(cid_of_update(entry.update), "own")
+    members.store.gc()
+
+    def fetch(entry: UpdateEntry) -> bytes:
+        raise error
+
+    def go() -> None:
+        tend(secrecy, SPEC, members.prefix, 1, members.store, oldest_round=0, fetch=fetch)
+
+    if isinstance(error, StoreUnreachable):  # this peer's own fault: it may yet be had
+        with pytest.raises(StoreUnreachable):
+            go()
+        assert secrecy.keys.find(first) is not None
+    else:
+        go()
+        assert secrecy.keys.find(first) is None
 
 
 def test_a_key_stays_while_the_store_does_not_answer(
