@@ -177,8 +177,8 @@ def sealed_to(prefix: Prefix, number: int, public: bytes) -> Iterator[UpdateEntr
 
 
 def wanted(spec: Spec, prefix: Prefix, number: int) -> frozenset[UpdateRef]:
-    """Updates that a peer may still want and perhaps never got: those that it called unavailable, and each active peer's
-    latest with what that refers to."""
+    """Updates that a peer may still want and perhaps never got: those that it called unavailable, and each active
+    peer's latest with what that refers to."""
     found = set()
     for facts in prefix.peers():
         entry = prefix.latest(facts.number) if facts.active else None
