@@ -20,7 +20,7 @@ from fl_node.content.names import cid_of_update
 from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import Buffer
 from fl_node.decoding import Decoder, Opening, most_content_bytes
-from fl_node.errors import ContentError, ContentUnavailable, MalformedWeights, Unreadable, UsageError
+from fl_node.errors import ContentError, ContentUnavailable, FlNodeError, MalformedWeights, Unreadable, UsageError
 from fl_node.key_keeping import GivenKeys, Secrecy
 from fl_node.merging import weights
 from fl_node.merging.personal import published, shared_schema
@@ -115,6 +115,7 @@ def obtain_model(
             return stored_or_fetched(entry, prefix, stores, fetcher, most)
 
         decoder = Decoder(spec, schema, lambda: published(spec, genesis), bytes_of, opener)
+        trouble: FlNodeError | None = None
         for entry in wanted:
             try:
                 data = bytes_of(entry)
@@ -123,13 +124,12 @@ def obtain_model(
                     data = canonical_file(prefix, entry, tensors)
                 found = Obtained(entry, data, tensors)
                 return _filled(spec, prefix, found, genesis, state) if spec.merging.personal else found
-            except (ContentError, MalformedWeights) as cause:
-                if entry is wanted[-1]:
-                    raise cause
-            except Unreadable as cause:
-                if entry is wanted[-1]:
-                    raise Unreadable(f"{cause}; {_WITH_KEYS}") from cause
-    raise AssertionError("unreachable: the last one returns or raises")
+            except (ContentError, MalformedWeights, Unreadable) as cause:
+                trouble = trouble if isinstance(trouble, Unreadable) else cause
+    if isinstance(trouble, Unreadable):
+        raise Unreadable(f"{trouble}; {_WITH_KEYS}") from trouble
+    assert trouble is not None  # there is one wanted at least
+    raise trouble
 
 
 def _filled(spec: Spec, prefix: Prefix, found: Obtained, genesis: Tensors, state: Path | None) -> Obtained:
@@ -228,7 +228,7 @@ def _opener(config: NodeConfig, identity: str | Path, own: bool) -> Opening | No
     """The keys of a file, or a peer's own."""
     if identity:
         return GivenKeys(read_identities(Path(identity)))
-    if not own:
+    if not own or not config.key_path.is_file():
         return None
     signer = keys.unlock(config.key_path, Path(config.password_file) if config.password_file else None)
     return Secrecy.of(config.state_path, signer)

@@ -14,7 +14,7 @@ from fl_node.cli.settings import settings_of
 from fl_node.content.names import cid_of_update
 from fl_node.content.unixfs import Buffer
 from fl_node.errors import StoreFull, UsageError
-from fl_node.models import obtain_model, own_stores
+from fl_node.models import choose, obtain_model, own_stores
 from fl_node.records import Flag
 
 
@@ -28,9 +28,11 @@ def model(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{out} exists; expected a new file: name another with --out, or overwrite it with --force")
     config, identities = settings_of(arguments), identities_of(arguments)
     with viewing(config) as view:
+        choose(view.prefix, arguments.at)  # before anybody is asked for a password
         keys = None
         if view.federation.spec.privacy.encrypt:
-            keys = keys_at_hand(identities, config if arguments.state is not None and not identities else None)
+            own = arguments.state is not None and not identities and config.key_path.is_file()
+            keys = keys_at_hand(identities, config if own else None)
         found = obtain_model(view, arguments.at, own_stores(config), config.state_path, keys)
         site = view.prefix.peer(found.entry.ref.peer).site
     target = out.resolve()  # where a link leads to, so that the link stays one

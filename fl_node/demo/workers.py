@@ -148,7 +148,10 @@ def show_explorer(send: Send, federation_file: Path, port: int) -> None:
 
 
 def export_pack(send: Send, federation_file: Path, states: Sequence[Path], out: Path) -> Packed:
-    """Write everything into an evidence pack: from the chain, which is still up, and the peers' content folders."""
+    """Write everything into an evidence pack: from the chain, which is still up, and the peers' content folders.
+
+    Weights are in the clear, too: of rows that everybody has, and nobody keeps the keys of a demonstration.
+    """
     # Not with the module: no other process of a demo needs any of it.
     from fl_node.audit.open_means import Where, means_of
     from fl_node.evidence.layout import ALL
@@ -159,7 +162,11 @@ def export_pack(send: Send, federation_file: Path, states: Sequence[Path], out: 
         # Their gateways are gone, their folders are not.
         latest = [NoteFolder(state / "checkpoints").latest_own() for state in states]
         means = replace(means, checkpoints=tuple(note for note in latest if note is not None))
-        made = export(means, ALL, out, blobs=True)
+        encrypted = means.federation is not None and means.federation.spec.privacy.encrypt
+        if encrypted:
+            keys_of_one = Secrecy.of(states[0], keys.load(states[0] / "key.json", PASSWORD))
+            means = replace(means, opener=keys_of_one)
+        made = export(means, ALL, out, blobs=True, plain=encrypted)
     return Packed(str(out), made.digest.hex(), made.size, made.missing)
 
 

@@ -22,6 +22,8 @@ from fl_node.content.memory import MemoryStore
 from fl_node.keys import load, store
 from fl_node.merging import weights
 from fl_node.models import load_model
+from fl_node.sealing.age import Identity
+from fl_node.sealing.identities import identity_file
 
 pytestmark = pytest.mark.xdist_group("cli")
 
@@ -115,17 +117,23 @@ def test_peers(finished: Finished) -> None:
     assert all(row["account"] in line and row["endpoint"] in line for line, row in zip(wide[1:], rows, strict=True))
 
 
+#: A demo encrypts: its peers' keys are in their state folders, behind their password.
+OPEN = {"FL_NODE_PASSWORD": "demo"}
+
+
 @pytest.mark.parametrize("at", ["final", "latest", "2#1"])
 def test_model(finished: Finished, tmp_path: Path, at: str) -> None:
     out = tmp_path / "model.safetensors"
-    told = finished.json("model", "--state", finished.state("b"), "--at", at, "--out", out)
+    told = finished.json("model", "--state", finished.state("b"), "--at", at, "--out", out, **OPEN)
     assert told["bytes"] == out.stat().st_size and told["final"] == (at != "2#1")
-    assert finished.json("cid", out)["cid"] == told["cid"]
+    # What is in the content network is another file, which strangers cannot read; nor can they read this one here.
+    assert told["encrypted"] and finished.json("cid", out)["cid"] != told["cid"]
+    assert out.stat().st_mode & 0o077 == 0
     tensors = weights.decode(out.read_bytes()).tensors
     assert {array.dtype for array in tensors.values()} == {np.dtype(np.float32)}
-    again = finished.command("model", "--state", finished.state("b"), "--at", at, "--out", out, code=2)
+    again = finished.command("model", "--state", finished.state("b"), "--at", at, "--out", out, code=2, **OPEN)
     assert "--force" in again.stderr
-    text = finished.command("model", "--state", finished.state("b"), "--at", at, "--out", out, "--force").stdout
+    text = finished.command("model", "--state", finished.state("b"), "--at", at, "--out", out, "--force", **OPEN).stdout
     assert "verified" in text and "claims" in text
 
 
@@ -133,12 +141,12 @@ def test_model_replaces_files_and_nothing_else(finished: Finished, tmp_path: Pat
     pipe, kept, link = tmp_path / "pipe", tmp_path / "kept", tmp_path / "link"
     os.mkfifo(pipe)
     for out in (pipe, tmp_path):
-        run = finished.command("model", "--state", finished.state("b"), "--out", out, "--force", code=2)
+        run = finished.command("model", "--state", finished.state("b"), "--out", out, "--force", code=2, **OPEN)
         assert "no regular file" in run.stderr
     assert pipe.is_fifo()
     kept.write_text("old")
     link.symlink_to(kept)
-    finished.command("model", "--state", finished.state("b"), "--out", link, "--force")
+    finished.command("model", "--state", finished.state("b"), "--out", link, "--force", **OPEN)
     assert link.is_symlink() and len(weights.decode(kept.read_bytes()).tensors) > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "link", "pipe"]
 
@@ -147,7 +155,7 @@ def test_model_opens_with_the_safetensors_library(finished: Finished, tmp_path: 
     from safetensors.numpy import load_file
 
     out = tmp_path / "model.safetensors"
-    finished.command("model", "--state", finished.state("b"), "--out", out)
+    finished.command("model", "--state", finished.state("b"), "--out", out, **OPEN)
     ours = weights.decode(out.read_bytes()).tensors
     theirs = load_file(out)
     assert sorted(ours) == sorted(theirs)
@@ -156,17 +164,20 @@ def test_model_opens_with_the_safetensors_library(finished: Finished, tmp_path: 
 
 def test_model_that_nobody_has_or_that_is_not_there(finished: Finished, tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
-    run = finished.command("model", "--federation", finished.file, "--state", "nowhere", "--out", out, code=21)
+    run = finished.command("model", "--federation", finished.file, "--state", "nowhere", "--out", out, code=21, **OPEN)
     assert "cannot be reached" in run.stderr and not out.exists()
-    finished.command("model", "--state", finished.state("b"), "--at", "7#1", "--out", out, code=2)
-    finished.command("model", "--state", finished.state("b"), "--at", "best", "--out", out, code=2)
-    finished.command("model", "--state", finished.state("b"), "--out", tmp_path / "no" / "such" / "folder", code=23)
+    finished.command("model", "--state", finished.state("b"), "--at", "7#1", "--out", out, code=2, **OPEN)
+    finished.command("model", "--state", finished.state("b"), "--at", "best", "--out", out, code=2, **OPEN)
+    finished.command(
+        "model", "--state", finished.state("b"), "--out", tmp_path / "no" / "such" / "folder", code=23, **OPEN
+    )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_model_in_python(finished: Finished) -> None:
+def test_model_in_python(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
+    monkeypatch.setenv("FL_NODE_PASSWORD", "demo")
     model = load_model(finished.file, state=finished.state("c"))
     assert not model.training
     with np.load(finished.folder / "test.npz") as arrays:
@@ -174,6 +185,28 @@ def test_model_in_python(finished: Finished) -> None:
     with torch.inference_mode():
         found = model(torch.from_numpy(features.astype(np.float32))).argmax(1).numpy()
     assert float((found == labels).mean()) == pytest.approx(finished.result["accuracy"]["federated"][2])
+
+
+def test_model_needs_a_key(finished: Finished, tmp_path: Path) -> None:
+    """The content folder of one, and keys of another: a peer's own in a file, a stranger's, none."""
+    out, mine, strange = (tmp_path / name for name in ("model.safetensors", "mine.key", "strange.key"))
+    ours, content = tmp_path / "no-key", finished.state("b") / "content"
+    ours.mkdir()
+    (ours / "content").symlink_to(content)
+    asked = ("model", "--federation", finished.file, "--state", ours, "--out", out)
+    run = finished.command(*asked, code=27)
+    assert "--identity" in run.stderr and "keys export" in run.stderr and not out.exists()
+    strange.write_bytes(identity_file([(Identity.generate(), "a stranger's")]))
+    strange.chmod(0o600)
+    assert "--identity" in finished.command(*asked, "--identity", strange, code=27).stderr
+    finished.command("keys", "export", "--state", finished.state("a"), "--out", mine, FL_NODE_PASSWORD="demo")
+    finished.command(*asked, "--identity", strange, "--identity", mine)
+    assert weights.decode(out.read_bytes()).tensors
+    model = load_model(finished.file, state=ours, identity=mine)
+    assert sum(parameter.numel() for parameter in model.parameters()) > 0
+    mine.chmod(0o644)
+    run = finished.command(*asked, "--force", "--identity", mine, code=28)
+    assert "chmod 600" in run.stderr and "SECRET" not in run.stderr
 
 
 def test_cid(finished: Finished, tmp_path: Path) -> None:
