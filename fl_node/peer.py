@@ -97,6 +97,7 @@ class Peer:
     scored, by how they came about. ``known_bases``: bases by digest, which need not be made again to be scored; a
     simulation may share one table among its peers, and empty it as it likes. ``None`` keeps none, for want of memory.
     ``verified``: likewise the tensors of updates, by content digest and commitment, whose check need not be repeated.
+    ``skipped``: members that updates were last not sealed for, and why.
     """
 
     spec: Spec
@@ -122,6 +123,7 @@ class Peer:
     base_scores: dict[bytes, int] = field(default_factory=dict)
     known_bases: MutableMapping[bytes, Tensors] | None = None
     verified: MutableMapping[bytes, Tensors] | None = None
+    skipped: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.spec.merging.personal and self.own_layers is None:

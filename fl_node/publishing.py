@@ -7,17 +7,26 @@ weights. docs/replay-rules.md, sections 12 and 13.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from fl_node.content.cid import Cid
 from fl_node.content.unixfs import Buffer
-from fl_node.errors import ContentError, FlNodeError, MalformedWeights, StoreFull, StoreUnreachable, Unreadable
+from fl_node.errors import (
+    ContentError,
+    FlNodeError,
+    LedgerError,
+    MalformedWeights,
+    StoreFull,
+    StoreUnreachable,
+    Unreadable,
+)
 from fl_node.journal import Draft
 from fl_node.merging import encodings, weights
 from fl_node.merging.encodings import Encoded
 from fl_node.merging.weights import Tensors
-from fl_node.peer import Peer
+from fl_node.peer import Moved, Peer
 from fl_node.prefix import UpdateEntry
 from fl_node.progress import Event
 from fl_node.readers import Readers, readers_at, referred, sealed_for
@@ -63,7 +72,8 @@ def publish_weights(peer: Peer, tensors: Tensors, sequence: int, round_number: i
     """
     spec = peer.spec.encoding
     if peer.spec.privacy.encrypt:
-        peer.sync()
+        with suppress(LedgerError):  # what was trained is kept without the chain; whom it is for is looked at again
+            peer.sync()
     before = None if exact else _reference(peer, sequence)
     if exact:
         spec = spec.model_copy(update={"kind": "f32"})
@@ -79,18 +89,6 @@ def publish_weights(peer: Peer, tensors: Tensors, sequence: int, round_number: i
     if before is None:
         return Published(sealed, encoded)
     return Published(sealed, encoded, before.ref.packed(), before.content)
-
-
-def seal_again(peer: Peer, entry: UpdateEntry) -> Sealed:
-    """The bytes of an update that is not on the ledger yet, encrypted for who may read them now: the log that fixed its
-    readers is not the beginning of the log any more.
-
-    Raises:
-        StoreFull: nothing was changed.
-        ContentError, MalformedWeights, Unreadable: what was stored is lost.
-    """
-    payload, _ = decoder(peer).payload(entry, obtain(peer, entry).data)
-    return _stored(peer, [payload], entry.round)
 
 
 def as_update(peer: Peer, draft: Draft) -> Update:
@@ -139,7 +137,7 @@ def with_published(draft: Draft, made: Published) -> Draft:
         "zstd": bool(encoded.encoding & ZSTD),
         "full": not made.refers_to,
     }
-    return with_sealed(
+    return _with_sealed(
         replace(
             draft,
             weights=weights.digest(encoded.decoded),
@@ -152,7 +150,7 @@ def with_published(draft: Draft, made: Published) -> Draft:
     )
 
 
-def with_sealed(draft: Draft, sealed: Sealed) -> Draft:
+def _with_sealed(draft: Draft, sealed: Sealed) -> Draft:
     """The draft with its bytes as they lie in the content store."""
     return replace(
         draft,
@@ -163,14 +161,35 @@ def with_sealed(draft: Draft, sealed: Sealed) -> Draft:
     )
 
 
-def still_sealed(peer: Peer, draft: Draft) -> bool:
-    """Whether the log that fixed a draft's readers is still the beginning of the log, and not far behind."""
-    if not draft.sealed_at:
-        return True
+def for_readers_now(peer: Peer, draft: Draft) -> Draft:
+    """The draft with bytes that are encrypted for who may read them now: as they are where that is nobody else than it
+    was, by a log that is still the beginning of the log and not far behind.
+
+    Raises:
+        Moved: the chain dropped this peer's own key, which is to be announced again.
+        StoreFull: nothing was changed.
+        ContentError, MalformedWeights, Unreadable: what was stored is lost.
+    """
+    if peer.secrecy is None:
+        return draft
+    readers = readers_at(peer.prefix)
+    if readers.keys.get(peer.number) != peer.secrecy.recipient():
+        raise Moved("the chain as it is now has not this peer's key")
+    if not _still_for(peer, draft, readers):
+        entry = as_entry(peer, draft)
+        payload, _ = decoder(peer).payload(entry, obtain(peer, entry).data)
+        draft = _with_sealed(draft, _stored(peer, [payload], draft.round))
+    _tell_skipped(peer, readers)
+    return draft
+
+
+def _still_for(peer: Peer, draft: Draft, readers: Readers) -> bool:
     size = peer.prefix.size
     if draft.sealed_at > size or size - draft.sealed_at > peer.spec.rounds.max_lag // 2:
         return False
-    return peer.index.root(draft.sealed_at) == draft.sealed_root
+    if peer.index.root(draft.sealed_at) != draft.sealed_root:
+        return False
+    return readers_at(peer.prefix.upto(draft.sealed_at)).keys == readers.keys
 
 
 def still_refers(peer: Peer, draft: Draft) -> bool:
@@ -193,24 +212,22 @@ def publish_report(peer: Peer, report: bytes, round_number: int) -> Cid:
 
 def _stored(peer: Peer, buffers: Sequence[Buffer], round_number: int) -> Sealed:
     size = sum(memoryview(buffer).nbytes for buffer in buffers)
-    if not peer.spec.privacy.encrypt:
+    if peer.secrecy is None:
         return Sealed(peer.store.add(buffers, label=OWN_LABEL, round=round_number), size)
-    readers = readers_at(peer.prefix)
-    _tell_skipped(peer, readers)
-    data = age.seal(buffers, readers.recipients)
+    # Its own key, though a reorganised chain may have dropped it for now.
+    recipients = dict.fromkeys([*readers_at(peer.prefix).recipients, peer.secrecy.recipient()])
+    data = age.seal(buffers, tuple(recipients))
     at = peer.prefix.size
     cid = peer.store.add(data, label=OWN_LABEL, round=round_number)
     return Sealed(cid, memoryview(data).nbytes, at, peer.index.root(at))
 
 
 def _tell_skipped(peer: Peer, readers: Readers) -> None:
-    if peer.number not in readers.keys:
-        raise FlNodeError(
-            f"the ledger has no usable key of this peer ({readers.skipped.get(peer.number, 'it is no member')}), so "
-            "that it could not read its own update; announce one with `fl-node keys rotate`"
-        )
     for number, why in readers.skipped.items():
-        text = f"peer {number} cannot read this update: it {why}"
+        if peer.skipped.get(number) == why:
+            continue
+        peer.skipped[number] = why
+        text = f"peer {number} cannot read what this one publishes: it {why}"
         peer.emit(Event("not-sealed-for", text, {"peer": number, "why": why}))
 
 

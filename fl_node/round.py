@@ -42,13 +42,11 @@ from fl_node.progress import Event
 from fl_node.publishing import (
     as_entry,
     as_update,
+    for_readers_now,
     publish_report,
     publish_weights,
-    seal_again,
     still_refers,
-    still_sealed,
     with_published,
-    with_sealed,
 )
 from fl_node.rebasing import combine
 from fl_node.records import Rule, Update, UpdateRef
@@ -261,8 +259,7 @@ def _near(peer: Peer, draft: Draft) -> Draft:
     if not still_refers(peer, draft):
         peer.journal.discard()
         raise Moved(f"the chain dropped the update that the one of round {draft.round} refers to")
-    if not still_sealed(peer, draft):
-        draft = peer.journal.save(with_sealed(draft, seal_again(peer, as_entry(peer, draft))))
+    draft = peer.journal.save(for_readers_now(peer, draft))
     lag, most = peer.prefix.size - draft.seen, peer.spec.rounds.max_lag
     if lag <= most // 2:
         return draft

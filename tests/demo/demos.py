@@ -12,9 +12,11 @@ from typing import Any
 
 from replay import Replay
 
+from fl_node import keys
 from fl_node.chains import DevChain
 from fl_node.content.blockstore import Blockstore
 from fl_node.content.cid import Cid
+from fl_node.key_keeping import Secrecy
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.rpc import RpcReader
 from fl_node.merging import weights
@@ -99,6 +101,8 @@ def replay_of(state: Path, result: dict[str, Any]) -> Replay:
         assert "0x" + index.root().hex() == result["root"] and index.size == result["entries"]
         entries = index.entries()
     genesis = weights.decode(genesis_path(state / "federation.toml").read_bytes()).tensors
-    replay = Replay(federation.spec, entries, genesis, read)
+    peer = next(state.glob("*/key.json")).parent
+    opener = Secrecy.of(peer, keys.load(peer / "key.json", "demo")) if federation.spec.privacy.encrypt else None
+    replay = Replay(federation.spec, entries, genesis, read, opener)
     assert len(replay.check()) == result["updates"]
     return replay

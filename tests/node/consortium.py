@@ -18,6 +18,7 @@ from fl_node.config import write_config
 from fl_node.content.blockstore import Blockstore
 from fl_node.content.cid import Cid
 from fl_node.deployment import open_federation, write_genesis
+from fl_node.key_keeping import Secrecy
 from fl_node.learning.data import load
 from fl_node.learning.partition import partition
 from fl_node.ledger.index import LedgerIndex
@@ -32,7 +33,10 @@ SPEC: dict[str, dict[str, Any]] = {
     "training": {"learning_rate": 0.5, "epochs": 1},
     "rounds": {"planned": 2, "linger_s": 10.0},
     "content": {"allow_networks": ["127.0.0.0/8"], "fetch_timeout_s": 5.0},
+    "privacy": {"key_wait_s": 0.0},  # members of a test need not all be up
 }
+#: For tests whose members are written by hand, or are never up together.
+CLEAR = {"encrypt": False}
 
 
 def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
@@ -85,7 +89,22 @@ class Consortium:
 
     def replay(self) -> Replay:
         genesis = weights.decode(genesis_path(self.file).read_bytes()).tensors
-        return Replay(self.federation.spec, self.entries(), genesis, self.read)
+        return Replay(self.federation.spec, self.entries(), genesis, self.read, self.opener())
+
+    def announce_keys(self) -> None:
+        """Every member's key, so that whoever publishes first publishes for all."""
+        for state in self.states:
+            signer = keys.load(state / "key.json", PASSWORD)
+            ledger = self.ledger(signer)
+            ledger.announce(1, Secrecy.of(state, signer).recipient(), bytes(32), "http://127.0.0.1:9")
+            ledger.close()
+
+    def opener(self, peer: int = 1) -> Secrecy | None:
+        """The keys of a peer; none where nothing is encrypted."""
+        state = self.states[peer - 1]
+        return (
+            Secrecy.of(state, keys.load(state / "key.json", PASSWORD)) if self.federation.spec.privacy.encrypt else None
+        )
 
     def read(self, cid: Cid) -> bytes:
         for state in self.states:

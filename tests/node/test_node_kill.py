@@ -42,6 +42,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]
         port = free_port()
         last = made.states[-1]
         configure(last, made.file, port=port)
+        made.announce_keys()
         assert made.run(len(CASES) + 1).wait() == 0
         with Gateway(Blockstore(last / "content"), port=port):
             yield made

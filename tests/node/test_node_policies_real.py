@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from consortium import found
+from consortium import CLEAR, found
 
 from fl_node.__main__ import main
 from fl_node.chains import DevChain
@@ -36,6 +36,7 @@ def test_killed_as_it_attests(tmp_path: Path, capsys: pytest.CaptureFixture[str]
             },
             attestation={"mode": "all"},
             rounds={"mode": "sync", "planned": 2, "linger_s": 20.0},
+            privacy=CLEAR,
         )
         other = made.run(2)
         assert made.run(1, fault="die", given=("attested", 0)).wait() == -signal.SIGKILL
