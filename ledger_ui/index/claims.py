@@ -48,7 +48,8 @@ class PrivacyClaim:
         noise_multiplier: noise over ``clip_norm``.
         clip_norm: largest L2 norm of one row's gradient, or of an update's change.
         sample_rate: part of the rows in one step.
-        steps: noisy steps so far.
+        steps: noisy steps of one training.
+        trainings: how many were paid for so far.
         budget_epsilon: at which it trains no more.
         scores: how scores are told: ``coarse``, ``withheld``, or a stranger's word.
     """
@@ -61,6 +62,7 @@ class PrivacyClaim:
     clip_norm: float | None
     sample_rate: float | None
     steps: int | None
+    trainings: int | None
     budget_epsilon: float | None
     scores: str
 
@@ -122,6 +124,7 @@ def privacy_in(report: Mapping[str, Any]) -> PrivacyClaim | None:
         clip_norm=figure(table.get("clip_norm")),
         sample_rate=_part(table.get("sample_rate")),
         steps=count(table.get("steps")),
+        trainings=count(table.get("trainings")),
         budget_epsilon=figure(table.get("budget_epsilon")),
         scores=word(table.get("scores")),
     )

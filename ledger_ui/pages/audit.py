@@ -88,7 +88,7 @@ def audit(here: Here, query: AuditQuery) -> AuditPage:
         verdicts=verdicts,
         checks=audited.counts(db),
         groups=found,
-        sealed_words=audited.SEALED_WORDS if any(group.sealed for group in found) else "",
+        sealed_words=audited.SEALED_WORDS if audited.any_sealed(db) else "",
         more=more,
         federation_findings=federation_findings,
         notes=notes,

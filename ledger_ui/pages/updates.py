@@ -79,7 +79,7 @@ class UpdateRow(Context):
     withdrawn: bool = Field(description="its publisher withdrew it")
     verdict: str | None = Field(description="worst result of its last audit here; none: not audited here")
     only_sealed: bool = Field(
-        description="what that audit could not know, it could not because the update is encrypted and it had no key"
+        description="what that audit could not know and decides, it could not for want of a key: it is encrypted"
     )
     encoding: str = Field(description="how its bytes carry the weights, as int8-delta+zstd")
     refers_to: Ref | None = Field(description="the earlier update that its bytes refer to; none: the genesis")

@@ -53,7 +53,7 @@ class VerdictPanel(Context):
         description="POST here to have it audited; empty where this explorer does not, or the result stands"
     )
     stands: bool = Field(description="all was ok, and the log has not changed since")
-    only_sealed: bool = Field(description="nothing else is the matter: all that is unknown is so for want of a key")
+    only_sealed: bool = Field(description="all that is unknown and decides is so for want of a key")
     sealed_words: str = Field(
         description="what to make of checks that are unknown because the update is encrypted; empty: there are none"
     )
@@ -133,7 +133,7 @@ def _badges(rows: list[sqlite3.Row]) -> list[CheckBadge]:
 
 
 def _only_sealed(result: str | None, checks: list[CheckBadge]) -> bool:
-    unknown = [badge for badge in checks if badge.result == Result.UNKNOWN and badge.asked]
+    unknown = [badge for badge in checks if badge.result == Result.UNKNOWN and badge.asked and badge.essential]
     return result == Result.UNKNOWN and bool(unknown) and all(badge.sealed for badge in unknown)
 
 

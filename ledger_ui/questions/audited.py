@@ -21,12 +21,13 @@ _MOST_REFS: Final = 12
 _BATCH: Final = 500
 #: What audits say in the data of a finding that they could not look into for want of a key.
 _SEALED: Final = '"encrypted": true'
-#: Of an update ``u``: all that its last audit could not know, it could not for want of a key.
-ONLY_SEALED: Final = (
-    "(u.verdict = 'unknown' AND NOT EXISTS (SELECT 1 FROM verdicts v WHERE v.idx = u.idx AND v.result = 'unknown' "
-    "AND v.asked AND instr(coalesce(v.data, ''), '\"encrypted\": true') = 0) AND EXISTS "
-    "(SELECT 1 FROM verdicts v WHERE v.idx = u.idx AND v.result = 'unknown' AND v.asked))"
+_ESSENTIAL: Final = ", ".join(f"'{check.name}'" for check in CHECKS if check.essential)
+_UNKNOWN: Final = (
+    "SELECT 1 FROM verdicts v WHERE v.idx = u.idx AND v.result = 'unknown' AND v.asked "  # noqa: S608
+    f"AND v.check_name IN ({_ESSENTIAL}) AND instr(coalesce(v.data, ''), '{_SEALED}')"
 )
+#: Of an update ``u``: all that its last audit could not know and that decides, it could not for want of a key.
+ONLY_SEALED: Final = f"(u.verdict = 'unknown' AND EXISTS ({_UNKNOWN} > 0) AND NOT EXISTS ({_UNKNOWN} = 0))"
 SEALED_WORDS: Final = (
     "No fault: these bytes are encrypted, and this explorer has no keys by design. Members and auditors can check them "
     "with fl-node audit --identity FILE."
@@ -103,6 +104,12 @@ class FindingRow(Context):
     detail: str
     repeat: str
     size: int | None = Field(description="entries that the log had at that audit")
+
+
+def any_sealed(db: sqlite3.Connection) -> bool:
+    """Whether an audit that ran here could not know something for want of a key."""
+    query = "SELECT 1 FROM verdicts WHERE result = 'unknown' AND instr(coalesce(data, ''), ?) LIMIT 1"
+    return db.execute(query, (_SEALED,)).fetchone() is not None
 
 
 def runs(db: sqlite3.Connection, condition: str, most: int) -> list[AuditRun]:

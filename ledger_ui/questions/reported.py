@@ -81,7 +81,8 @@ class PrivacySaid(Context):
     noise_multiplier: float | None
     clip_norm: float | None
     sample_rate: float | None
-    steps: int | None
+    steps: int | None = Field(description="of one training")
+    trainings: int | None = Field(description="that were paid for")
     budget_epsilon: float | None
     scores: str = Field(description="how scores are told, by the report; a stranger's text")
 
@@ -107,6 +108,7 @@ class Reported(Context):
     fetched_s: float | None = Field(description="local time of the last try, seconds since 1970")
     differs: list[str] = Field(description="where it says something else than the ledger")
     metrics: list[Metric]
+    metrics_withheld: bool = Field(description="it says that it withholds them, for privacy")
     confusion: list[list[int]] = Field(description="rows of samples of each class, columns of what they were taken for")
     confusion_left_out: bool = Field(
         description="there is one, but it is too large to show, or not a square of numbers"
@@ -141,6 +143,7 @@ def reported_of(db: sqlite3.Connection, index: int, body: UpdatePublished) -> Re
         fetched_s=row["tried_at"],
         differs=_differs(table, body),
         metrics=_metrics(metrics),
+        metrics_withheld=isinstance(metrics, dict) and metrics.get("withheld") is True,
         confusion=confusion,
         confusion_left_out=left_out,
         training=_training(table.get("training")),
@@ -160,6 +163,7 @@ def _told(state: str, detail: str = "", size: int | None = None, tried: float | 
         fetched_s=tried,
         differs=[],
         metrics=[],
+        metrics_withheld=False,
         confusion=[],
         confusion_left_out=False,
         training=[],

@@ -20,7 +20,7 @@ _SLACK: Final = 1.0 + 1e-9
 State = Literal["none", "unsaid", "within", "spent", "beyond"]
 STATES: Final = (
     "none: the spec has no mechanism and nothing is said; unsaid: no report that tells of it is at hand; within: there "
-    "is budget left; spent: another round like the last would go beyond it; beyond: more than the budget"
+    "is budget left; spent: another training like the last would go beyond it; beyond: more than the budget"
 )
 
 
@@ -122,29 +122,27 @@ def state_of(epsilons: Sequence[float], budget: float | None) -> State:
     Args:
         epsilons: spent so far after each update, in their order.
 
-    >>> state_of([2.0, 3.0], 8.0), state_of([6.0, 7.5], 8.0), state_of([8.1], 8.0), state_of([], None)
+    >>> state_of([2.0, 3.0], 8.0), state_of([6.0, 7.5, 7.5], 8.0), state_of([8.1], 8.0), state_of([], None)
     ('within', 'spent', 'beyond', 'none')
     """
+    # The first training costs most: what the next one costs follows from later ones only.
     if not epsilons:
         return "none" if budget is None else "unsaid"
     if budget is None:
         return "within"
     if epsilons[-1] > budget * _SLACK:
         return "beyond"
-    step = epsilons[-1] - (epsilons[-2] if len(epsilons) > 1 else 0.0)
-    return "spent" if step > 0 and epsilons[-1] + step > budget * _SLACK else "within"
+    before = max((one for one in epsilons if one < epsilons[-1]), default=None)
+    return "within" if before is None or 2 * epsilons[-1] - before <= budget * _SLACK else "spent"
 
 
 def everybody(db: sqlite3.Connection, spec: PrivacySpec) -> list[PeerSpent]:
     """The last word of every active peer that has said something, who spent most first."""
-    # The last two: whether another round would fit follows from the last step.
-    last = (
-        "(SELECT v.idx FROM told v WHERE v.peer = p.peer AND v.epsilon IS NOT NULL ORDER BY v.idx DESC LIMIT 1{skip})"
-    )
+    last = "(SELECT v.idx FROM told v WHERE v.peer = p.peer AND v.epsilon IS NOT NULL ORDER BY v.idx DESC LIMIT 1)"
+    before = "(SELECT max(w.epsilon) FROM told w WHERE w.peer = p.peer AND w.epsilon < t.epsilon)"
     rows = db.execute(
-        "SELECT t.*, u.sequence, p.site, s.name AS site_name, b.epsilon AS before FROM peers p "  # noqa: S608
-        f"JOIN told t ON t.idx = {last.format(skip='')} JOIN updates u ON u.idx = t.idx "
-        f"LEFT JOIN told b ON b.idx = {last.format(skip=' OFFSET 1')} LEFT JOIN sites s ON s.site = p.site "
+        f"SELECT t.*, u.sequence, p.site, s.name AS site_name, {before} AS before FROM peers p "  # noqa: S608
+        f"JOIN told t ON t.idx = {last} JOIN updates u ON u.idx = t.idx LEFT JOIN sites s ON s.site = p.site "
         "WHERE p.retired IS NULL ORDER BY t.epsilon DESC, p.peer LIMIT ?",
         (_MOST_PEERS,),
     )
@@ -189,5 +187,5 @@ def _words(state: State, points: Sequence[SpentPoint], budget: float | None) -> 
     if state == "beyond":
         return f"{said} That is more than the budget of {budget:g}: it should have stopped training before."
     if state == "spent":
-        return f"{said} The budget is {budget:g}: another round like its last would go beyond it."
+        return f"{said} The budget is {budget:g}: another training like its last would go beyond it."
     return f"{said} The budget is {budget:g}."

@@ -311,8 +311,9 @@ def test_privacy_spent_by_update_peer_and_federation(sealed: Explored) -> None:
 def test_when_an_account_is_spent() -> None:
     assert state_of([], 8.0) == "unsaid" and state_of([1.0], None) == "within"
     assert state_of([7.0, 7.6], 8.0) == "spent", "another step as large would go beyond"
-    assert state_of([7.6, 7.6], 8.0) == "within", "a closing update spends nothing"
-    assert state_of([8.0], 8.0) == "spent" and state_of([8.0 + 1e-6], 8.0) == "beyond"
+    assert state_of([7.0, 7.6, 7.6], 8.0) == "spent", "a closing update spends nothing, and changes nothing"
+    assert state_of([5.0], 8.0) == "within", "the first training costs most"
+    assert state_of([7.9, 8.0], 8.0) == "spent" and state_of([8.0 + 1e-6], 8.0) == "beyond"
 
 
 def test_coarse_scores_are_marked(sealed: Explored) -> None:
@@ -320,6 +321,7 @@ def test_coarse_scores_are_marked(sealed: Explored) -> None:
     for path in ("", "/updates", "/updates/1-2", "/peers", "/peers/1", "/sites", "/sites/1", "/rounds/2"):
         assert "rounded to a multiple of 1 %" in sealed.get(path).text, path
     assert "≈ 68.00 %" in sealed.get("/updates").text
+    assert "Metrics and confusion matrix are withheld for privacy" in sealed.get("/updates/1-2").text
 
 
 def test_withheld_scores_are_not_zero(tmp_path: Path) -> None:
@@ -351,7 +353,11 @@ def test_unknown_because_encrypted_is_no_alarm(tmp_path: Path, monkeypatch: pyte
     audits.says = lambda arguments: printed(
         one,
         {
-            "1#2": [finding("included"), Finding("well-formed", Result.UNKNOWN, WITHOUT_KEYS, {"encrypted": True})],
+            "1#2": [
+                finding("included"),
+                Finding("well-formed", Result.UNKNOWN, WITHOUT_KEYS, {"encrypted": True}),
+                finding("score", "unknown", "a claim"),
+            ],
             "1#3": [finding("well-formed", "unknown", "nobody gives its bytes")],
         },
     )
@@ -368,7 +374,8 @@ def test_unknown_because_encrypted_is_no_alarm(tmp_path: Path, monkeypatch: pyte
         assert rows["1#2"]["only_sealed"] and rows["1#2"]["verdict"] == "unknown" and not rows["1#3"]["only_sealed"]
         assert "unknown: encrypted" in one.get("/updates").text
         page = one.json("/audit.json")
-        assert {group["first"][0]: group["sealed"] for group in page["groups"]} == {"1#2": True, "1#3": False}
+        sealed_groups = {(group["check"], group["first"][0]): group["sealed"] for group in page["groups"]}
+        assert sealed_groups == {("well-formed", "1#2"): True, ("well-formed", "1#3"): False, ("score", "1#2"): False}
         assert "fl-node audit --identity FILE" in one.get("/audit").text
         assert not [alarm for alarm in one.json("/health.json")["alarms"] if alarm["kind"] in ("failed", "suspicious")]
     finally:

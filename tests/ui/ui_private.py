@@ -127,7 +127,7 @@ def report(peer: int, number: int, **more: Any) -> dict[str, Any]:
     return {
         "update": f"{peer}#{number}",
         "round": number,
-        "metrics": {"accuracy": 0.6, "loss": None},
+        "metrics": {"samples": 50, "withheld": True},
         "bytes": {
             "update": 12_000 if number > 1 else 40_000,
             "plain": 40_000,
@@ -143,7 +143,8 @@ def report(peer: int, number: int, **more: Any) -> dict[str, Any]:
             "noise_multiplier": 1.1,
             "clip_norm": 1.0,
             "sample_rate": 0.1,
-            "steps": 100 * number,
+            "steps": 100,
+            "trainings": number,
             "budget_epsilon": 8.0,
             "scores": "coarse",
         },
