@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-def compose_report(peer: int, draft: Draft, found: Evaluation, privacy: dict[str, Any] | None = None) -> bytes:
+def compose_report(
+    peer: int,
+    draft: Draft,
+    found: Evaluation,
+    privacy: dict[str, Any] | None = None,
+    traffic: dict[str, Any] | None = None,
+) -> bytes:
     """The report's bytes: keys sorted, no white space, UTF-8, so that equal content gives equal bytes.
 
     Args:
@@ -26,6 +32,7 @@ def compose_report(peer: int, draft: Draft, found: Evaluation, privacy: dict[str
         found: of the update, its score as it is released.
         privacy: what was spent so far, under a mechanism of differential privacy. No accountant counts what metrics and
             losses tell of the rows that they are of, so then the report has none.
+        traffic: bytes that went between this peer and others so far, by its own count.
     """
     table: dict[str, Any] = {
         "format": FORMAT,
@@ -41,6 +48,7 @@ def compose_report(peer: int, draft: Draft, found: Evaluation, privacy: dict[str
         "privacy": privacy,
         "training": draft.training,
         "bytes": draft.sizes,
+        "traffic": traffic,
         "candidates": list(draft.outcomes),
         "software": f"fl-node {__version__}",
     }

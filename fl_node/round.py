@@ -227,7 +227,8 @@ def evaluate(peer: Peer, draft: Draft) -> Draft:
         found = replace(found, score_ppm=released(peer.spec.privacy, found.score_ppm))
     with peer.watch.phase("publish"):
         spent = peer.trainer.privacy.told() if peer.trainer.privacy is not None else None
-        report = publish_report(peer, compose_report(peer.number, draft, found, spent), draft.round)
+        traffic = peer.meter.table() if peer.meter is not None else None
+        report = publish_report(peer, compose_report(peer.number, draft, found, spent, traffic), draft.round)
     return peer.journal.save(
         replace(draft, report=report.digest, score_ppm=found.score_ppm, test_samples=found.samples)
     )
