@@ -221,6 +221,4 @@ class Privacy:
 
     def _least_noise(self) -> float:
         steps = self.steps * self.planned
-        # A hair below, so that the same sum in another order is no more than the budget.
-        within = self._asked.epsilon * (1.0 - 1e-4)
-        return accountant.least_noise(self._mechanism, self.rate, steps, self._asked.delta, within)
+        return accountant.least_noise(self._mechanism, self.rate, steps, self._asked.delta, self._asked.epsilon)

@@ -1,0 +1,46 @@
+"""Specs with a mechanism of differential privacy, and small synthetic rows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fl_node.learning.dataset import Dataset
+from fl_node.spec import Spec, validated
+
+torch.set_num_threads(1)
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent.parent / "node"))
+sys.path.append(str(Path(__file__).parent.parent / "ledger"))
+
+
+@pytest.fixture
+def private_spec() -> Callable[..., Spec]:
+    """``private_spec(model={...}, training={...}, privacy={...})``: rows of six features, three classes, DP-SGD."""
+
+    def make(**tables: dict[str, Any]) -> Spec:
+        tables["task"] = {"input_shape": (6,), "classes": 3} | tables.get("task", {})
+        tables["privacy"] = {"mechanism": "example", "delta": 1e-3} | tables.get("privacy", {})
+        return validated(Spec, tables, "test")
+
+    return make
+
+
+@pytest.fixture
+def blobs() -> Callable[..., Dataset]:
+    """Rows around one centre per class: ``blobs(rows, width, classes, seed)``."""
+
+    def make(rows: int = 120, width: int = 6, classes: int = 3, seed: int = 0) -> Dataset:
+        random = np.random.default_rng(seed)
+        labels = np.arange(rows) % classes
+        centres = random.normal(0.0, 2.0, (classes, width))
+        features = centres[labels] + random.normal(0.0, 1.0, (rows, width))
+        return Dataset(features.astype(np.float32), labels.astype(np.int64))
+
+    return make
