@@ -61,7 +61,7 @@ def run(config: NodeConfig, emit: Emit, stop: threading.Event, password: str | N
     with OneAtATime(emit) as emit, assembled(config, emit, stop, password) as (peer, gateway):
         warn_of_misfits(peer)
         try:
-            take_part(peer, config.endpoint or gateway.endpoint, config, gateway.tls_pin)
+            take_part(peer, config.endpoint or gateway.endpoint, config, lambda: gateway.tls_pin)
         except Stopped:
             emit(Event("stopped", "stopped as asked; the next start goes on from here", {}))
         last = peer.prefix.latest(peer.number)
@@ -90,8 +90,9 @@ def warn_of_misfits(peer: Peer) -> None:
         peer.emit(Event("misfit", text, {"members": len(members)}))
 
 
-def take_part(peer: Peer, endpoint: str, config: NodeConfig, tls_pin: bytes = ZERO32) -> None:
-    """Round after round, then the closing update, then serving the others.
+def take_part(peer: Peer, endpoint: str, config: NodeConfig, tls_pin: Callable[[], bytes] = lambda: ZERO32) -> None:
+    """Round after round, then the closing update, then serving the others. ``tls_pin``: of the gateway now; it changes
+    when its certificate is replaced by one with another key, and is announced anew then.
 
     Raises:
         Stopped: somebody asked to, and the step under way is finished.
@@ -104,7 +105,7 @@ def take_part(peer: Peer, endpoint: str, config: NodeConfig, tls_pin: bytes = ZE
     while True:
         try:
             patience.through(keep_keys, peer)
-            patience.through(announce, peer, endpoint, poll_s, tls_pin)
+            patience.through(announce, peer, endpoint, poll_s, tls_pin())
             goal = patience.through(next_goal, peer, config.rounds)
             if goal is None:
                 if patience.through(linger, peer, poll_s, config.rounds):
