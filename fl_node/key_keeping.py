@@ -149,6 +149,16 @@ def overlap(spec: Spec, roles: Role) -> int:
     return spec.privacy.overlap_rounds if roles & Role.PUBLISH else spec.privacy.auditor_rounds
 
 
+def reached_round(prefix: Prefix, number: int) -> int:
+    """The round up to which a peer needs no older keys: that which the federation has reached in common, but for a
+    publisher under way none beyond its own last. One that was down comes back to updates of rounds that it missed."""
+    common = common_round(prefix)
+    last = prefix.latest(number)
+    if last is None or last.final or not prefix.peer(number).publishes:
+        return common
+    return min(common, last.round)
+
+
 def keys_to_destroy(
     spec: Spec, prefix: Prefix, number: int, publics: Iterable[bytes], current_round: int
 ) -> tuple[bytes, ...]:
@@ -251,7 +261,7 @@ def tend(
         if any(record.public == public and record.superseded != round for record in secrecy.keys.records):
             secrecy.keys.superseded(public, round)
     held = [identity.public for identity in secrecy.keys.identities()]
-    going = keys_to_destroy(spec, prefix, number, held, now)
+    going = keys_to_destroy(spec, prefix, number, held, reached_round(prefix, number))
     kept = 0
     missing = wanted(spec, prefix, number) if going and fetch is not None else frozenset()
     for public in going:

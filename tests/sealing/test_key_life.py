@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from fl_node.key_keeping import (
     Secrecy,
     announced_key,
     keys_to_destroy,
+    reached_round,
     rotation_due,
     sealed_to,
     superseded_rounds,
@@ -47,8 +49,8 @@ SOMEBODY = Identity.generate().public
 class Members:
     """A publisher and an auditor whose keys are under test, and a second publisher; all update in every round."""
 
-    def __init__(self) -> None:
-        roles = (Role.ALL, Role.ALL, Role.READ)
+    def __init__(self, *roles: Role) -> None:
+        roles = roles or (Role.ALL, Role.ALL, Role.READ)
         self.members = [Member(memory_account(n), f"site-{n}", role) for n, role in enumerate(roles, 1)]
         self.chain = MemoryChain(self.members)
         self.ledgers = [self.chain.ledger(member.account) for member in self.members]
@@ -59,16 +61,17 @@ class Members:
         ledger = self.ledgers[peer - 1]
         ledger.announce(ledger.peer(peer).epoch + 1, key, ZERO32, endpoint)
 
-    def play(self, rounds: int = 1) -> None:
-        """Rounds in which both publishers publish, sealed to the keys that are announced now, and to somebody's."""
+    def play(self, rounds: int = 1, publishers: tuple[int, ...] = (1, 2)) -> None:
+        """Rounds in which these peers publish, sealed to the keys that are announced now, and to somebody's."""
         for _ in range(rounds):
             self.round += 1
-            for peer in (1, 2):
+            for peer in publishers:
                 ledger, prefix = self.ledgers[peer - 1], self.prefix
                 keys = {announced_key(prefix, number) for number in (1, 2, 3)} - {ZERO32}
                 data = age.seal(PAYLOAD + f"{peer}#{self.round}".encode(), [*keys, SOMEBODY])
                 cid = self.store.add(data, label="own", round=self.round)
-                ledger.publish(self.update(cid, self.round, prefix.size), ())
+                update = self.update(cid, self.round, prefix.size)
+                ledger.publish(replace(update, sequence=prefix.sequence(peer) + 1), ())
 
     def update(self, cid: Cid, number: int, size: int) -> Update:
         return Update(
@@ -153,6 +156,33 @@ def test_keys_go_after_the_overlap_those_of_auditors_later(members: Members) -> 
                 gone[peer].append(now)
     assert gone[1][0] == 2 + SPEC.privacy.overlap_rounds + 1
     assert gone[3][0] == 2 + SPEC.privacy.auditor_rounds + 1
+
+
+def test_a_peer_that_was_down_keeps_its_keys_until_it_has_caught_up() -> None:
+    members, secrecy = Members(Role.ALL, Role.ALL, Role.ALL), Secrecy.in_memory()
+    first = secrecy.recipient()
+    members.announce(1, first)
+    members.play(2, (1, 2, 3))
+    members.announce(1, secrecy.keys.make(2, 9).public)
+    members.play(6, (2, 3))
+    assert common_round(members.prefix) == 8 and reached_round(members.prefix, 1) == 2
+    assert members.tend(secrecy).destroyed == ()
+    members.play(1, (1, 2, 3))
+    assert reached_round(members.prefix, 1) == 9
+    assert members.tend(secrecy).destroyed == (first,)
+    assert reached_round(members.prefix, 2) == 9
+
+
+def test_who_has_closed_or_only_audits_goes_by_the_others(members: Members) -> None:
+    members.play(3)
+    assert reached_round(members.prefix, 3) == 3
+    third = Members(Role.ALL, Role.ALL, Role.ALL)
+    third.play(1, (1, 2, 3))
+    closing = third.update(Cid("raw", b"\x01" * 32), 2, third.prefix.size)
+    third.ledgers[0].publish(replace(closing, flags=Flag.FINAL), ())
+    third.round = 1
+    third.play(5, (2, 3))
+    assert reached_round(third.prefix, 1) == common_round(third.prefix) == 6
 
 
 def test_what_was_sealed_to_a_key(members: Members) -> None:
