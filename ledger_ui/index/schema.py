@@ -49,7 +49,7 @@ CREATE INDEX IF NOT EXISTS updates_content ON updates (content);
 CREATE INDEX IF NOT EXISTS updates_weights ON updates (weights);
 CREATE INDEX IF NOT EXISTS updates_base ON updates (base);
 CREATE INDEX IF NOT EXISTS updates_report ON updates (report);
-CREATE INDEX IF NOT EXISTS updates_clear ON updates (peer) WHERE flags & 2 = 0;
+CREATE INDEX IF NOT EXISTS updates_clear ON updates (idx) WHERE flags & 2 = 0;
 CREATE TABLE IF NOT EXISTS encodings (         -- how many updates are written how; encrypted: 0 or 1
     encoding INTEGER, encrypted INTEGER, updates INTEGER NOT NULL, PRIMARY KEY (encoding, encrypted)) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS updates_encoded AFTER INSERT ON updates BEGIN

@@ -103,9 +103,8 @@ def _in_the_clear(here: Here) -> Iterator[Alarm]:
     if not here.shown.spec.privacy.encrypt:
         return  # the overview says so, loudly
     many = here.db.execute("SELECT coalesce(sum(updates), 0) FROM encodings WHERE NOT encrypted").fetchone()[0]
-    rows = here.db.execute(
-        "SELECT peer, sequence, time_s FROM updates WHERE flags & 2 = 0 ORDER BY idx DESC LIMIT ?", (_MOST_OF_A_KIND,)
-    ).fetchall()
+    query = "SELECT peer, sequence, time_s FROM updates WHERE flags & 2 = 0 ORDER BY idx DESC LIMIT ?"
+    rows = here.db.execute(query, (_MOST_OF_A_KIND,)).fetchall()
     if many > _MOST_OF_A_KIND:
         text = f"{many:,} updates are in the clear, though the spec asks for encryption: anybody can read their weights"
         yield _alarm("in-the-clear", text, rows[0]["time_s"], here.urls.updates(sealed="no"))
