@@ -110,7 +110,8 @@ class Monitor:
         try:
             with means_of(self._watched.where) as means:
                 self._found = True
-                yield from self._at(replace(means, opener=self._watched.keys), began)
+                keys = self._watched.keys
+                yield from self._at(means if keys is None else replace(means, opener=keys), began)
         except InconsistentLog as cause:
             yield Alarm("inconsistent", str(cause), "inconsistent-log")
         except LedgerError as cause:
@@ -159,8 +160,9 @@ def _may_change(finding: Finding) -> bool:
 
 def own_key(means: Means, keys: AtHand | None) -> Identity | None:
     """The key to which results are encrypted; ``None`` where everybody can read what they follow from."""
-    encrypted = means.federation is not None and means.federation.spec.privacy.encrypt
-    return keys.own if keys is not None and encrypted else None
+    if keys is None or means.federation is None or not means.federation.spec.privacy.encrypt:
+        return None
+    return keys.own
 
 
 def reorganised(dropped: Sequence[Orphan]) -> Iterator[Alarm]:

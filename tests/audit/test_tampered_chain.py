@@ -58,6 +58,15 @@ class Demo:
         """Arguments that name everybody's folder."""
         return [word for site in "abc" for word in ("--content", str(self.folder / f"site-{site}"))]
 
+    def identity(self) -> list[str]:
+        """A member's keys, for the updates are encrypted."""
+        path = self.folder.parent / "member.key"
+        if not path.exists():
+            words = ["keys", "export", "--state", str(self.folder / "site-a"), "--out", str(path)]
+            environment = {**os.environ, "FL_NODE_PASSWORD": "demo"}
+            subprocess.run([sys.executable, "-m", "fl_node", *words], check=True, env=environment, capture_output=True)
+        return ["--identity", str(path)]
+
     def update(self, peer: int, sequence: int) -> int:
         """The entry of an update."""
         for index, log in enumerate(self.logs):
@@ -109,7 +118,7 @@ def begin(demo: Demo, place: Path, *argv: object) -> Run:
     """Start ``fl-node audit`` in a process of its own."""
     words = [str(word) for word in argv]
     named = [] if "--contract" in words else ["--federation", str(demo.file)]
-    return Run(place, ["audit", *named, "--work", str(place / "work"), "--json", *words])
+    return Run(place, ["audit", *named, *demo.identity(), "--work", str(place / "work"), "--json", *words])
 
 
 def end(run: Run) -> Looked:
@@ -276,7 +285,7 @@ def test_a_gateway_that_lies(
     gateway = LyingGateway(demo.gateways[0], spoil)
     try:
         named = ["--federation", str(demo.file), "--work", str(tmp_path / "w"), "--checks", "bytes,well-formed,merge"]
-        common = ["audit", *named, "--json", "--fresh", "--content"]
+        common = ["audit", *named, *demo.identity(), "--json", "--fresh", "--content"]
         alone = main([*common, gateway.url])
         told = json.loads(capsys.readouterr().out)
         besides = main([*common, gateway.url, *(word for one in demo.gateways for word in ("--content", one))])

@@ -37,6 +37,16 @@ class Packed:
         return [part for site in "abc" for part in ("--content", str(self.folder / f"site-{site}"))]
 
     @property
+    def identity(self) -> list[str]:
+        """A member's keys, exported once."""
+        path = self.folder.parent / "member.key"
+        if not path.exists():
+            words = ("keys", "export", "--state", self.folder / "site-b", "--out", path)
+            run = fl_node(*words, FL_NODE_PASSWORD="demo")
+            assert run.returncode == 0, run.stderr
+        return ["--identity", str(path)]
+
+    @property
     def checkpoints(self) -> list[str]:
         """What each peer signed last."""
         notes = [max(self.folder.glob(f"site-{site}/checkpoints/own-*.note")) for site in "abc"]
@@ -160,12 +170,23 @@ def test_export_from_the_chain_is_the_demos_pack_again(
     port = int(demo.result["rpc"].rsplit(":", 1)[1])
     out = tmp_path / "again.zip"
     with DevChain.start("anvil", port=port, state=demo.folder / "anvil.json"):
-        said = export(*demo.content, *demo.checkpoints, "--all", "--blobs", "--out", out)
-        assert demo.result["pack"]["digest"] in said
+        said = export(*demo.content, *demo.checkpoints, *demo.identity, "--all", "--blobs", "--out", out)
+        assert demo.result["pack"]["digest"] in said and "IN THE CLEAR" in said
         assert out.read_bytes() == demo.pack.read_bytes()
         assert "exists" in export(*demo.content, "--all", "--out", out, code=2)
-        told = json.loads(export(*demo.content, "--update", "2#2", "--blobs", "--out", out, "--force", "--json"))
+        one = (*demo.content, "--update", "2#2", "--blobs", "--out", out, "--force")
+        told = export(*one, *demo.identity, "--json")
+        assert "WARNING" in told  # on stderr, before what a machine reads
+        told = json.loads(told[: told.rindex("}") + 1])
         assert told["updates"] == 1 and told["missing"] == [] and told["file"] == str(out)
+        assert told["in_the_clear"] == told["weights"] > 1
+        sealed = export(*demo.content, "--update", "2#2", "--blobs", "--out", tmp_path / "sealed.zip")
+        assert "CLEAR" not in sealed
+        state = ("--state", demo.folder / "site-c")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("FL_NODE_PASSWORD", "demo")
+            export(*demo.content, *state, "--update", "2#2", "--blobs", "--out", tmp_path / "state.zip")
+        assert (tmp_path / "state.zip").read_bytes() == out.read_bytes()
         # The peers are gone, and no folder is named.
         assert "without --blobs" in export("--round", 2, "--blobs", "--out", tmp_path / "none.zip", code=21)
         assert not (tmp_path / "none.zip").exists()
@@ -175,6 +196,9 @@ def test_export_from_the_chain_is_the_demos_pack_again(
     found = json.loads(offline("verify", out, "--json").stdout)
     assert [one["update"] for one in found["updates"]] == ["2#2"] and found["verdict"] == "ok"
     assert found["facts"]["scope"] == "update 2#2"
+    run = offline("verify", tmp_path / "sealed.zip")
+    assert run.returncode == 41 and "--identity" in run.stderr
+    assert offline("verify", tmp_path / "sealed.zip", *demo.identity).returncode == 0
     # Without weights not all can be known, which is another exit code than a failure.
     run = offline("verify", tmp_path / "bare.zip")
     assert run.returncode == 41 and "Get a pack of more" in run.stderr and "pack        " in run.stdout

@@ -14,10 +14,12 @@ import pytest
 from consortium import Consortium, found
 
 from fl_node import keys
+from fl_node.audit.at_hand import AtHand
 from fl_node.audit.open_means import Where, means_of
 from fl_node.chains import DevChain, call
 from fl_node.content.gateway import Gateway
 from fl_node.content.memory import MemoryStore
+from fl_node.key_keeping import Secrecy
 from fl_node.ledger import checkpoint
 from fl_node.ledger.note_folder import NoteFolder
 from fl_node.monitor import Alarm, Monitor, Watched
@@ -40,8 +42,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
 def watched(made: Consortium, tmp_path: Path, peer: int = 1, **more: Any) -> Watched:
     where = Where(made.file, content=[str(state) for state in made.states], work=tmp_path)
     state = made.states[peer - 1]
-    account = keys.load(state / "key.json", PASSWORD).address
-    return Watched(where, account, state, **more)
+    signer = keys.load(state / "key.json", PASSWORD)
+    own = Secrecy.of(state, signer)
+    current = own.keys.current()
+    at_hand = AtHand([own], current) if current is not None else None  # updates are encrypted
+    return Watched(where, signer.address, state, keys=at_hand, **more)
 
 
 def kinds(alarms: list[Alarm]) -> list[str]:
