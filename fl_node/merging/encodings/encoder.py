@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from fl_node.merging.encodings.frames import shrunk
 from fl_node.merging.encodings.kinds import PAYLOAD, check_names, is_delta, kind_for
 from fl_node.records import ZSTD, Encoding
 from fl_node.tables import EncodingSpec
+
+#: Largest code of top-k-delta's full updates: they need not be much better than what stands between them.
+FULL_LEVELS: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,8 @@ def _change(kind: Encoding, spec: EncodingSpec, goal: Array, before: Array) -> C
     values = goal.reshape(-1).astype(np.float64)
     values -= before.reshape(-1)
     if kind is not Encoding.TOP_K_DELTA:
-        coded = blocks.quantised(values, spec.block)
+        top = FULL_LEVELS if spec.kind == "top-k-delta" else blocks.TOP
+        coded = blocks.quantised(values, spec.block, top)
         return None if coded is None else Change(None, *coded, spec.block)
     places = sparse.largest(values, spec.density)
     coded = blocks.quantised(values[places], spec.block, spec.levels)

@@ -10,8 +10,9 @@ import zstandard
 from fl_node.errors import MalformedWeights
 from fl_node.merging.container import Buffer
 
-#: Level of published frames.
+#: Level of published frames, and of those of small payloads: there it takes a moment, and saves one byte in twenty.
 LEVEL: Final = 3
+SMALL_LEVEL: Final = 19
 #: A frame is kept where it takes at most this part of the bytes.
 WORTH: Final = 0.97
 #: Payloads above this are looked at in samples before all is compressed.
@@ -28,7 +29,8 @@ def shrunk(buffers: Sequence[Buffer]) -> bytes | None:
     size = sum(view.nbytes for view in views)
     if size > _SAMPLED_BYTES and not _promising(max(views, key=lambda view: view.nbytes)):
         return None
-    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=False, write_content_size=True)
+    level = LEVEL if size > _SAMPLED_BYTES else SMALL_LEVEL
+    compressor = zstandard.ZstdCompressor(level=level, write_checksum=False, write_content_size=True)
     chunks = compressor.compressobj(size=size)
     frame = b"".join([*(chunks.compress(view) for view in views), chunks.flush()])
     return frame if len(frame) <= WORTH * size else None
