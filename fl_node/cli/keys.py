@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,14 +13,14 @@ from typing import Any, Final
 from rich.table import Table
 
 from fl_node import keys as account_keys
-from fl_node.access import deployed, viewing
+from fl_node.access import View, deployed, viewing
 from fl_node.cli.console import Out
 from fl_node.cli.reading import account_of
 from fl_node.cli.settings import settings_of
 from fl_node.cli.text import safe
 from fl_node.config import NodeConfig
 from fl_node.content.memory import MemoryStore
-from fl_node.errors import ChainUnavailable, KeyInUse, KeyringError, NotAMember, UsageError
+from fl_node.errors import ChainUnavailable, FlNodeError, KeyInUse, KeyringError, NotAMember, UsageError
 from fl_node.key_keeping import Secrecy, announced_key, overlap, superseded_rounds, tend
 from fl_node.keys import Signer
 from fl_node.ledger.protocol import Receipt
@@ -172,22 +173,29 @@ def _rotate(arguments: argparse.Namespace) -> int:
         with viewing(config) as view:
             secrecy = Secrecy.of(config.state_path, signer)
             public, receipt = announce_fresh(ledger, view.prefix, signer.address, secrecy)
-            view.index.sync()
-            prefix = Prefix(view.index.entries())
-            stores = own_stores(config)
             try:
-                oldest = oldest_kept(federation.spec, prefix)
-                number = ledger.peer_of(signer.address)
-                store = stores[0] if stores else MemoryStore()
-                if number is not None:
-                    tend(secrecy, federation.spec, prefix, number.number, store, oldest_round=oldest)
-            finally:
-                for store in stores:
-                    store.close()
+                _destroy_old(config, view, signer.address, secrecy)
+            except FlNodeError as error:
+                print(f"keys that are past their time are kept for now: {safe(str(error))}", file=sys.stderr)
     finally:
         ledger.close()
     words = f"announced {recipient_text(public)} (entry {receipt.index}, {receipt.gas_used:,} gas)"
     return _done(arguments, "announced", words, key=recipient_text(public), entry=receipt.index)
+
+
+def _destroy_old(config: NodeConfig, view: View, account: str, secrecy: Secrecy) -> None:
+    view.index.sync()
+    prefix, spec = Prefix(view.index.entries()), view.federation.spec
+    facts = prefix.peer_of(account)
+    if facts is None:
+        return
+    stores = own_stores(config)
+    try:
+        store = stores[0] if stores else MemoryStore()
+        tend(secrecy, spec, prefix, facts.number, store, oldest_round=oldest_kept(spec, prefix))
+    finally:
+        for store in stores:
+            store.close()
 
 
 def announce_fresh(ledger: RpcLedger, prefix: Prefix, account: str, secrecy: Secrecy) -> tuple[bytes, Receipt]:
