@@ -62,8 +62,9 @@ class LinearSums:
         logs = torch.log_softmax(torch.addmm(self._bias, rows, self._transposed), 1)
         loss = -float(logs.gather(1, column).sum())
         errors = logs.exp_().scatter_add_(1, column, rows.new_full((1, 1), -1.0).expand(len(rows), 1))
-        wide = rows.double()
-        norms = torch.linalg.vector_norm(errors.double(), dim=1) * (wide.square().sum(1) + 1.0).sqrt()
+        # In float64, where no square overflows, without a copy of the rows in it.
+        lengths = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+        norms = torch.linalg.vector_norm(errors.double(), dim=1) * (lengths.square() + 1.0).sqrt()
         factors, bad = _factors(norms, self._clip)
         errors = errors * factors.to(errors).unsqueeze(1)
         if bool(bad.any()):

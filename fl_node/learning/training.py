@@ -197,7 +197,7 @@ class Trainer:
         try:
             for chosen in privacy.batches(noise, len(labels)):
                 rows = torch.from_numpy(chosen).to(self.device)
-                loss, slopes = gradients(features[rows], labels[rows])
+                loss, slopes = gradients(torch.index_select(features, 0, rows), labels[rows])
                 rule.rate = learning_rate(training, self.spec.rounds.planned, sequence, steps / privacy.steps)
                 rule.step(slopes)
                 total, drawn, steps = total + float(loss), drawn + len(chosen), steps + 1
