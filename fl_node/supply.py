@@ -23,7 +23,6 @@ from fl_node.errors import (
     ContentMismatch,
     ContentUnavailable,
     EntryRejected,
-    FlNodeError,
     MalformedWeights,
     StoreFull,
     StoreUnreachable,
@@ -42,7 +41,6 @@ _PARALLEL = 4
 #: Bytes in flight at most, so that fetching never needs more memory than training.
 _PARALLEL_BYTES = 256 << 20
 _SMALL_BYTES = 1 << 20
-_MAX_REPORT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +150,6 @@ def tensors_of(peer: Peer, entry: UpdateEntry) -> Tensors:
         ContentError, MalformedWeights, Unreadable: as :meth:`Decoder.tensors`.
     """
     return decoder(peer).tensors(entry, peer.prefix)
-
-
-def publish_report(peer: Peer, report: bytes, round_number: int) -> Cid:
-    """Store a report durably; its CID is raw, so its digest is the SHA-256 of its bytes."""
-    if len(report) > _MAX_REPORT_BYTES:
-        raise FlNodeError(f"the report has {len(report)} bytes, expected at most {_MAX_REPORT_BYTES}")
-    return peer.store.add(report, label=OWN_LABEL, round=round_number)
 
 
 def _at_once(peer: Peer, candidates: Sequence[UpdateEntry]) -> int:
