@@ -199,7 +199,10 @@ def test_what_is_shared_is_served_by_its_cid(finished: Finished, newcomer: Path,
     assert endpoint.hostname and endpoint.port
     try:
         with Gateway(content, endpoint.hostname, endpoint.port):
+            model = ("model", "--at", "2#2", *where, "--out", tmp_path / "model.safetensors")
+            assert "2#2" in finished.command(*model, code=27, **DEMO).stderr
             assert finished.json("receive", name, *where, **DEMO)["update"] == "2#2"
+            assert finished.json(*model, **DEMO)["update"] == "2#2"
     finally:
         content.close()
 
