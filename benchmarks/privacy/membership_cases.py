@@ -62,11 +62,9 @@ class MembershipCase:
         merged into (``merged ...``). In parts of 1."""
         rows = deal(self.setting, seed, data_dir)
         trained, attacked = self.sides(rows, seed)
-        privacy = {"mechanism": "example", "epsilon": self.epsilon} if self.epsilon else {}
-        spec = self.setting.spec(seed, dict(self.training), privacy, dict(self.encoding))
+        spec = self.setting.spec(seed, dict(self.training), privately(self.epsilon), dict(self.encoding))
         played = play(spec, trained.members)
-        # The attacker's own federation is not private: its difficulty scores are better without noise.
-        shadow = shadows(self.setting, self.training, seed, data_dir)
+        shadow = shadows(self.setting, self.training, self.epsilon, seed, data_dir)
         noted = _of_updates(spec, played, shadow, attacked) | _of_merged(spec, played, shadow, attacked)
         private = trainer(spec, trained.members[0], 1).privacy
         return noted if private is None else noted | {"noise": private.noise_multiplier}
@@ -130,9 +128,17 @@ def _mislabelled(rows: Dataset, every: int, draw: np.random.Generator) -> Datase
 
 
 @lru_cache(maxsize=2)
-def shadows(setting: Setting, training: tuple[tuple[str, Any], ...], seed: int, data_dir: Path) -> Played:
-    """The attacker's federation: the same spec, played with rows of its own."""
-    return play(setting.spec(seed, dict(training)), deal(setting, seed, data_dir).shadows)
+def shadows(
+    setting: Setting, training: tuple[tuple[str, Any], ...], epsilon: float, seed: int, data_dir: Path
+) -> Played:
+    """The attacker's federation: the same spec, played with rows of its own, its noise included. References without
+    noise were tried, and are weaker: what is hard under noise is something else."""
+    return play(setting.spec(seed, dict(training), privately(epsilon)), deal(setting, seed, data_dir).shadows)
+
+
+def privately(epsilon: float) -> dict[str, Any]:
+    """Keys of the spec's privacy table; none where epsilon is 0."""
+    return {"mechanism": "example", "epsilon": epsilon} if epsilon else {}
 
 
 def _of_updates(spec: Spec, played: Played, shadow: Played, rows: Rows) -> dict[str, float]:
