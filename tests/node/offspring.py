@@ -191,3 +191,18 @@ def hang_fetching() -> None:
         return gather(*given, **more)
 
     choosing.gather = hanging
+
+
+def die_before_noise(sequence: int) -> None:
+    """SIGKILL to oneself once a private training is in the account, before anything is drawn for it."""
+    from fl_node.learning.private import Privacy
+
+    spend = Privacy.spend
+
+    def deadly(self: Any, number: int) -> Any:
+        found = spend(self, number)
+        if number == sequence:
+            _die()
+        return found
+
+    Privacy.spend = deadly  # type: ignore[method-assign]
