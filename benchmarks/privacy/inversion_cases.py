@@ -164,12 +164,14 @@ def cases() -> list[InversionCase | BaselineCase]:
         search,
         replace(search, name="one step, 8 rows", rows=8, batch=8, trials=2),
         replace(search, name="5 epochs of 8 rows, batches of 1", rows=8, epochs=5, trials=2),
-        replace(search, name="one step of Adam, 1 row", optimizer="adam"),
-        replace(search, name="one step, 1 row, int8-delta", encoding="int8-delta"),
-        replace(search, name="one step, 1 row, top-k-delta", encoding="top-k-delta"),
+        replace(search, name="one step of Adam, 1 row", optimizer="adam", trials=2),
+        replace(search, name="one step, 1 row, int8-delta", encoding="int8-delta", trials=2),
+        replace(search, name="one step, 1 row, top-k-delta", encoding="top-k-delta", trials=2),
         replace(search, name="merged only, 10 peers, one step, 1 row each", peers=10, trials=2),
     ]
-    found += [replace(search, name=f"one step, 1 row, DP-SGD, epsilon {e:g}", epsilon=e) for e in (8.0, 3.0, 1.0)]
+    found += [
+        replace(search, name=f"one step, 1 row, DP-SGD, epsilon {e:g}", epsilon=e, trials=2) for e in (8.0, 3.0, 1.0)
+    ]
     found.append(replace(search, name="one step, 8 rows, DP-SGD, epsilon 8", rows=8, batch=8, epsilon=8.0, trials=2))
     return found
 
