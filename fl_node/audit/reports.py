@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias, TypeGuard
 
 from fl_node.audit.means import Means
 from fl_node.audit.spoken import merged_by, objections_by
+from fl_node.audit.told_privacy import Spent, doubtful, other_bytes, untrue
 from fl_node.audit.verdicts import Finding, Result
 from fl_node.content.cid import Cid
 from fl_node.errors import ContentError, ContentMismatch
@@ -82,7 +83,7 @@ def _objections(prefix: Prefix, peer: int, start: int, stop: int) -> list[Word]:
     return found
 
 
-def report(means: Means, update: UpdateEntry, verified: Verified) -> Finding:
+def report(means: Means, update: UpdateEntry, verified: Verified, spent: Spent) -> Finding:
     """Fetch, read and compare one update's report."""
     cid = Cid("raw", update.update.report)
     data: dict[str, Any] = {"cid": str(cid)}
@@ -99,12 +100,19 @@ def report(means: Means, update: UpdateEntry, verified: Verified) -> Finding:
     if table is None:
         return Finding(NAME, Result.FAILED, "the report is not the JSON that a report is", data)
     spec = None if means.federation is None else means.federation.spec
-    trouble = _facts(table, update) or _metrics(table, update, spec)
+    epsilon = spent.by(update, table)
+    trouble = _facts(table, update) or _metrics(table, update, spec) or other_bytes(table, update)
     if trouble is None and spec is not None:
-        trouble = _outcomes(table, spec, means.prefix, update)
+        trouble = _outcomes(table, spec, means.prefix, update) or untrue(spec.privacy, table)
     if trouble is not None:
         return Finding(NAME, Result.FAILED, trouble, data)
     said = judged(means.prefix, words_to_check(means.prefix, update), verified)
+    if said is not None and said.result in (Result.FAILED, Result.CONTRADICTED):
+        return said
+    if spec is not None and spec.privacy.mechanism != "none" and epsilon is not None:
+        doubt = doubtful(means.prefix, update, epsilon, spent.before(update))
+        if doubt is not None:
+            return Finding(NAME, Result.SUSPICIOUS, doubt, {**data, "epsilon": epsilon})
     if said is not None:
         return said
     if spec is None:

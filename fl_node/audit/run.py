@@ -21,6 +21,7 @@ from fl_node.audit.reading import Reader
 from fl_node.audit.replay import Replay, Replayed
 from fl_node.audit.score import score_finding
 from fl_node.audit.shelf import Shelf
+from fl_node.audit.told_privacy import Spent
 from fl_node.audit.verdicts import BY_NAME, CHECKS, Finding, Report, Result, UpdateVerdict
 from fl_node.errors import ChainUnavailable
 from fl_node.merging.weights import Tensors
@@ -330,8 +331,9 @@ def _by_others(
     if "report" in scope.checks:
         with _timed(found, "report"):
             verified = {ref: _looked(means, ref, by_check) for ref, by_check in found.replayed.items()}
+            spent = Spent(means, reports.MOST_BYTES)
             for done, update in enumerate(updates):
-                found.add(update.ref, reports.report(means, update, verified))
+                found.add(update.ref, reports.report(means, update, verified, spent))
                 tell("report", done + 1, len(updates))
             for word in _loose_words(means, scope):
                 said = reports.judged(means.prefix, [word], verified)

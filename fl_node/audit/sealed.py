@@ -102,7 +102,7 @@ def _other_encoding(spec: Spec, prefix: Prefix, entry: UpdateEntry) -> str | Non
         what = "a closing update" if entry.final else f"an update of round {entry.round}, in which nobody trains,"
         return f"{what} is its base to the bit, so expected f32; it is written as {got}"
     names = [name_of(kind_for(wanted, delta=delta)) for delta in (True, False)]
-    if got not in names and not (kind is Encoding.SAFETENSORS and (untrained or _is_its_base(prefix, entry))):
+    if got not in names and not (kind is Encoding.SAFETENSORS and (untrained or is_its_base(prefix, entry))):
         return f"it is written as {got}, the spec says {' or '.join(dict.fromkeys(names))} (encoding)"
     if facts.encoding & ZSTD and wanted.compress == "never":
         return "it is compressed, the spec says never (encoding.compress)"
@@ -111,7 +111,7 @@ def _other_encoding(spec: Spec, prefix: Prefix, entry: UpdateEntry) -> str | Non
     return None
 
 
-def _is_its_base(prefix: Prefix, entry: UpdateEntry) -> bool:
+def is_its_base(prefix: Prefix, entry: UpdateEntry) -> bool:
     """Whether the ledger's commitment is to the recorded base."""
     opened, ref = prefix.opened, entry.ref
     made = weights.commitment(opened.chain_id, opened.ledger, ref.peer, ref.sequence, entry.update.base)

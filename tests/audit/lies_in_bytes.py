@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from given import Given, given, store_of
@@ -182,14 +183,14 @@ def report_edited() -> Given:
     return one
 
 
-def reported(change: Callable[[dict[str, Any]], Any]) -> Given:
+def reported(change: Callable[[dict[str, Any]], Any], **more: Any) -> Given:
     """2#2 commits to a report of which something was changed."""
 
     def rewrite(report: bytes) -> bytes:
         table = json.loads(report)
         return json.dumps(change(table) or table).encode()
 
-    return told({"2#2": Lie(report=rewrite)})
+    return told({"2#2": Lie(report=rewrite)}, **more)
 
 
 @case(
@@ -273,3 +274,58 @@ def report_gone() -> Given:
     one = shown()
     del one.blobs[report_of("2#2")]
     return one
+
+
+# ---- accounts of privacy -------------------------------------------------------------------------------------------
+
+ACCOUNTS = "Accounts of differential privacy"
+
+
+def accounted(**changes: Any) -> Given:
+    """2#2 tells another account. An honest one has spent 0.5 before it and 1.0 after it."""
+    return reported(lambda table: table["privacy"].update(**changes), mechanism="example")
+
+
+@case(ACCOUNTS, "less spent than before", "report", "suspicious", "what was spent stays spent", on="2#2")
+def spent_less() -> Given:
+    return accounted(epsilon=0.25)
+
+
+@case(ACCOUNTS, "trained for nothing", "report", "suspicious", "was spent already before it", on="2#2")
+def spent_nothing() -> Given:
+    return accounted(epsilon=0.5)
+
+
+@case(
+    ACCOUNTS, "more spent than the budget", "report", "failed", "the spec's budget is 8", on="2#2", also=["2#3 report"]
+)
+def overspent() -> Given:
+    return accounted(epsilon=8.1)
+
+
+@case(ACCOUNTS, "another budget than the spec's", "report", "failed", "privacy.budget_epsilon = '80", on="2#2")
+def other_budget() -> Given:
+    return accounted(budget_epsilon=80.0)
+
+
+@case(ACCOUNTS, "no account where the spec asks for one", "report", "failed", "nothing of what was spent", on="2#2")
+def no_account() -> Given:
+    return reported(lambda table: table.pop("privacy") and None, mechanism="example")
+
+
+@case(
+    ACCOUNTS,
+    "a score that is not rounded as the spec says",
+    "score",
+    "failed",
+    "it records a score of 624,000 ppm",
+    on="2#2",
+)
+def unrounded() -> Given:
+    lie = Lie(scored=lambda found: replace(found, score_ppm=found.score_ppm + 4_000))
+    return told({"2#2": lie}, mechanism="example")
+
+
+@case(REPORTS, "a report of another encoding than the ledger's", "report", "failed", "bytes.encoding = 'f16'", on="2#2")
+def other_encoding() -> Given:
+    return reported(lambda table: table.update(bytes={"encoding": "f16", "zstd": False, "full": True}))

@@ -289,7 +289,7 @@ def of_anothers() -> Given:
 )
 def too_deep() -> Given:
     lies = {"2#3": refers("2#2"), "2#4": refers("2#3")}  # both are whole
-    return given(begun(4, encrypt=True, encoding="int8-delta", full_every=2, lies=lies))
+    return given(begun(4, encrypt=True, encoding="int8-delta", full="f32", full_every=2, lies=lies))
 
 
 @case(

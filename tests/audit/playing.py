@@ -32,6 +32,7 @@ from fl_node.merging.weights import Array, Tensors
 from fl_node.prefix import UpdateEntry
 from fl_node.readers import readers_at, referred, sealed_for
 from fl_node.records import Attestation, Flag, Parent, Reason, Update, UpdateRef
+from fl_node.released import attested_step, released
 from fl_node.report import compose_report
 from fl_node.sealing import age
 from fl_node.sealing.age import Identity
@@ -71,6 +72,7 @@ max_lag = {max_lag}
 
 [privacy]
 encrypt = {encrypt}
+mechanism = "{mechanism}"
 """
 ENCODING = """
 [encoding]
@@ -78,6 +80,7 @@ kind = "{encoding}"
 block = 8
 density = 0.2
 full_every = {full_every}
+full = "{full}"
 """
 
 
@@ -132,16 +135,18 @@ class Play:
     rows: tuple[int, int, int] = (80, 200, 250)
     encrypt: bool = False
     encoding: str = "f32"
+    mechanism: str = "none"
     full_every: int = 10
+    full: str = "int8"
     lies: dict[str, Lie] = field(default_factory=dict)
     genesis_weights: Callable[[bytes], bytes] = lambda digest: digest
     code: bytes | None = None
 
     def __post_init__(self) -> None:
-        names = ("size", "model", "selection", "aggregation", "attesting", "rounds", "mode", "max_lag")
+        names = ("size", "model", "mechanism", "selection", "aggregation", "attesting", "rounds", "mode", "max_lag")
         text = SPEC.format(encrypt=str(self.encrypt).lower(), **{name: getattr(self, name) for name in names})
         if self.encoding != "f32":
-            text += ENCODING.format(encoding=self.encoding, full_every=self.full_every)
+            text += ENCODING.format(encoding=self.encoding, full_every=self.full_every, full=self.full)
         self.spec_bytes = text.encode()
         self.federation: Federation = parse_federation(self.spec_bytes)
         self.spec: Spec = self.federation.spec
@@ -224,10 +229,30 @@ class Play:
             base=weights.digest(base),
             weights=weights.digest(model),
             train_samples=0 if final else len(rows.train.classes),
-            base_score_ppm=small_nets.score(self.spec, base, rows.test).score_ppm,
+            base_score_ppm=self._released(small_nets.score(self.spec, base, rows.test)).score_ppm,
         )
-        self._publish(ref, draft, made, small_nets.score(self.spec, model, rows.test), lie, force)
+        self._publish(ref, draft, made, self._released(small_nets.score(self.spec, model, rows.test)), lie, force)
         return ref
+
+    def _released(self, found: Scored) -> Scored:
+        return replace(found, score_ppm=released(self.spec.privacy, found.score_ppm))
+
+    def _account(self, draft: Draft) -> dict[str, Any] | None:
+        """What a peer tells of its account: half an epsilon for each training."""
+        asked = self.spec.privacy
+        if asked.mechanism == "none":
+            return None
+        return {
+            "mechanism": asked.mechanism,
+            "delta": asked.delta,
+            "budget_epsilon": asked.epsilon,
+            "clip_norm": asked.clip_norm,
+            "scores": asked.scores,
+            "noise_multiplier": 1.1,
+            "sample_rate": 0.1,
+            "steps": 10,
+            "epsilon": 0.5 * (draft.sequence - draft.final),
+        }
 
     def _made(self, ref: UpdateRef, model: Model, lie: Lie, *, exact: bool) -> Made:
         """The bytes to publish, as :mod:`fl_node.publishing` makes them."""
@@ -272,7 +297,7 @@ class Play:
         if lie.scored is not None:
             found = lie.scored(found)
         cid = store.add(made.blob)
-        report = compose_report(ref.peer, draft, cast(Any, found))
+        report = compose_report(ref.peer, draft, cast(Any, found), self._account(draft))
         report_cid = store.add(report if lie.report is None else lie.report(report))
         update = Update(
             *(cid.digest, (Flag.FINAL if draft.final else Flag(0)) | (Flag.ENCRYPTED if self.encrypt else Flag(0))),
@@ -350,7 +375,7 @@ class Play:
     def measured(self, peer: int, model: Tensors) -> int:
         """What a peer tells of a model: the score on its validation rows, coarsened."""
         found = small_nets.score(self.spec, model, self.splits[peer - 1].validation)
-        return coarsened(found.score_ppm, self.spec.attestation.coarsen_ppm)
+        return coarsened(found.score_ppm, attested_step(self.spec.attestation, self.spec.privacy))
 
     # ---- questions -------------------------------------------------------------------------------------------------
 
