@@ -42,7 +42,7 @@ def privacy(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_as_json(asked, account, left, unknown), indent=1))
     else:
-        _print(asked, account, left, unknown)
+        _print(federation.spec, account, left, unknown)
     return 0
 
 
@@ -58,7 +58,7 @@ def _give_up(state: Path, ledger: str) -> None:
 
 
 def _left(spec: Spec, account: Account) -> tuple[int | None, str]:
-    """Trainings left by the setting of the last one, those planned at most; or ``None`` and why that is not known."""
+    """Trainings left like the last one, as many as are planned at most; or ``None`` and why that is not known."""
     if account.assumed_spent:
         return 0, ""
     if not account.spent:
@@ -70,10 +70,14 @@ def _left(spec: Spec, account: Account) -> tuple[int | None, str]:
         asked = spec.privacy
         if asked.mechanism == "none":
             return None, ""
-        most = -(-spec.rounds.planned // spec.training.every)
+        most = _planned(spec)
         return trainings_left(asked.mechanism, stretches, stretches[-1], asked.delta, asked.epsilon, most), ""
     except (FlNodeError, ImportError) as cause:
         return None, f"it takes the accountant to tell, after {last.epsilon:.4g}: {cause}"
+
+
+def _planned(spec: Spec) -> int:
+    return -(-spec.rounds.planned // spec.training.every)
 
 
 def _accountant() -> Callable[..., int]:
@@ -100,17 +104,19 @@ def _as_json(asked: PrivacySpec, account: Account, left: int | None, unknown: st
     }
 
 
-def _print(asked: PrivacySpec, account: Account, left: int | None, unknown: str) -> None:
+def _print(spec: Spec, account: Account, left: int | None, unknown: str) -> None:
+    asked = spec.privacy
     out = Out(highlight=False, markup=False)
     whose = "each row of this peer's (DP-SGD)" if asked.mechanism == "example" else "each update of this peer's"
     out.print(f"differential privacy of {whose}")
     out.print(f"spent     epsilon {account.epsilon:.4g} of {asked.epsilon:g}, at delta {asked.delta:g}")
     if account.assumed_spent:
         out.print("          given up: what was spent is not known, and nothing will be any more")
-    told = "unknown" if left is None else f"{left} round{'s' * (left != 1)} of training, by the setting of the last"
+    more = " or more" if left == _planned(spec) else ""
+    told = "unknown" if left is None else f"{left}{more} round{'s' * (left != 1)} of training like the last"
     out.print(f"left      {told}{f': {unknown}' if unknown else ''}")
     scores = f"rounded to {asked.score_step_ppm:,} ppm" if asked.scores == "coarse" else "withheld"
-    out.print(f"scores    {scores}; metrics and losses are withheld. None of that is in epsilon")
+    out.print(f"scores    {scores}; metrics and losses withheld; not in epsilon")
     if account.skipped:
         out.print(f"untrained {len(account.skipped)} update{'s' * (len(account.skipped) != 1)}, for want of budget")
     if account.spent:
@@ -120,7 +126,8 @@ def _print(asked: PrivacySpec, account: Account, left: int | None, unknown: str)
 def _table(spent: tuple[Spending, ...]) -> Table:
     shown = spent[-_SHOWN:]
     hidden = len(spent) - len(shown)
-    table = Table(title=f"the last {len(shown)} of {len(spent)} trainings" if hidden else None, title_justify="left")
+    title = f"the last {len(shown)} of {len(spent)} trainings" if hidden else None
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     for name in ("update", "attempt", "noise", "sample rate", "steps", "epsilon"):
         table.add_column(name, justify="right")
     for one in shown:

@@ -64,7 +64,7 @@ def test_the_life_of_a_budget(made: Consortium) -> None:
 
     shown = command(made, "privacy")
     assert shown.stdout.startswith("differential privacy of each row of this peer's (DP-SGD)\n")
-    assert "of 6, at delta 0.0001" in shown.stdout and "left      0 rounds of training" in shown.stdout
+    assert "of 6, at delta 0.0001" in shown.stdout and "left      0 rounds of training like the last" in shown.stdout
     table = json.loads(command(made, "privacy", "--json").stdout)
     assert table["epsilon"] == spent[2]["epsilon"] and table["trainings_left"] == 0 and table["untrained"] == [3]
     assert len(table["trainings"]) == 3 and table["assumed_spent"] is False
