@@ -1,4 +1,4 @@
-"""A second implementation of docs/replay-rules.md, sections 8, 9 and 11, in plain Python, nothing of the package's.
+"""A second implementation of docs/replay-rules.md, sections 8, 9, 11 and 12, in plain Python, nothing of the package's.
 
 A log is a list of dictionaries (see :func:`plain_log`), a spec a dictionary of tables. Everything is looked up anew for
 each question, by the words of that page, with no thought of speed.
@@ -66,6 +66,15 @@ class Seen:
     def site(self, peer):
         return self.members()[peer]["site"]
 
+    def readers(self):
+        """Members that can read what is sealed now: section 12."""
+        found = []
+        for peer in sorted(self.members()):
+            said = [entry.get("key", "00" * 32) for entry in self.of("announce") if entry["peer"] == peer]
+            if self.retired(peer) is None and said and usable(said[-1]):
+                found.append(peer)
+        return found[:256]
+
     def objections(self, update):
         name = [update["peer"], update["sequence"]]
         return [entry for entry in self.of("object") if entry["target"] == name and self.counts(entry)]
@@ -78,6 +87,35 @@ class Seen:
             for item in entry["items"]
             if item[:2] == name and self.counts(entry)
         ]
+
+
+P25519 = 2**255 - 19
+#: RFC 7748's points of small order: 0, 1, p - 1, and the two of order 8.
+SMALL = (
+    0,
+    1,
+    P25519 - 1,
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+)
+
+
+def usable(key):
+    number = int.from_bytes(bytes.fromhex(key), "little")
+    return number < P25519 and number not in SMALL
+
+
+def sealed_for(spec, log, update, peer):
+    """Whether a peer can read an update, and all that it refers to."""
+    for _ in range(spec["encoding"]["full_every"] + 1):
+        own = update["peer"] == peer or not update.get("encrypted")
+        if not own and peer not in Seen(log, min(update["sealed_at"], update["index"])).readers():
+            return False
+        publisher, sequence = update.get("refers_to", [0, 0])
+        if publisher != update["peer"] or not 1 <= sequence < update["sequence"]:
+            return True
+        update = next(e for e in log if e["kind"] == "publish" and named(e) == [publisher, sequence])
+    return True
 
 
 def named(update):
@@ -162,6 +200,8 @@ class Plain:
         return found
 
     def trouble(self, update):
+        if not sealed_for(self.spec, self.log, update, self.own):
+            return "not-sealed"
         own_updates = self.view.updates(self.own)
         said = self.view.objections(update)
         if any(word["peer"] == update["peer"] and word["reason"] == WITHDRAWN for word in said):
@@ -429,7 +469,13 @@ def owed(spec, log, peer, round_number, cut):
         stale = sum(entry["index"] > update["index"] for entry in mine) > merging["max_staleness"]
         objected = any(w["peer"] == peer for w in said)
         attested = any(entry["peer"] == peer for entry, _ in view.attestations(update))
-        if not (withdrawn or stale or objected or attested):
+        behind = [update]
+        for parent_peer, parent_sequence, _ in update["parents"]:
+            behind += [e for e in view.updates(parent_peer) if e["sequence"] == parent_sequence]
+        if merging["clip"] != "none" or merging["aggregation"] == "centred-clipping":
+            behind += [e for e in view.updates(other) if e["sequence"] == update["sequence"] - 1]
+        unreadable = not all(sealed_for(spec, log, one, peer) for one in behind)
+        if not (withdrawn or stale or objected or attested or unreadable):
             found.append(update)
     found.sort(key=lambda update: rank(log, member["account"], len(mine) + 1, update))
     return [tuple(named(u)) for u in found[: attestation["k"] if attestation["mode"] == "sample" else 64]]
@@ -478,10 +524,15 @@ def _body(body):
         case "PeerRetired":
             return {"kind": "retire", "peer": body.peer, "from": body.from_index}
         case "PeerAnnounced":
-            return {"kind": "announce", "peer": body.peer}
+            key = {"key": body.recipient_key.hex()} if any(body.recipient_key) else {}
+            return {"kind": "announce", "peer": body.peer, **key}
         case "UpdatePublished":
             update = body.update
+            sealing = {"encrypted": True, "sealed_at": update.sealed_at} if update.flags & 2 else {}
+            if update.refers_to:
+                sealing["refers_to"] = [update.refers_to >> 32, update.refers_to & 0xFFFFFFFF]
             return {
+                **sealing,
                 "kind": "publish", "peer": body.peer, "sequence": update.sequence, "round": update.round,
                 "final": bool(update.flags & 4), "seen": update.seen, "content": update.content.hex(),
                 "score": update.score_ppm, "base_score": update.base_score_ppm, "samples": update.train_samples,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from typing import Any
 
 from logs import Log, content, spec
 
-from fl_node.records import Parent, Reason, Role, UpdateRef
+from fl_node.records import Flag, Parent, PeerAnnounced, Reason, Role, UpdatePublished, UpdateRef
 
 SELECTIONS = ("all-latest", "newer-than-merged", "top-k", "best", "above-own", "random-k", "ring", "graph")
 GRAPHS = ("ring", "line", "star", "full", "grid", "random-regular", "small-world", "edges")
@@ -44,9 +46,9 @@ def random_spec(dice: random.Random, selection: str | None = None, mode: str | N
     )
 
 
-def random_log(dice: random.Random, peers: int, steps: int) -> Log:
+def random_log(dice: random.Random, peers: int, steps: int, log: Log | None = None) -> Log:
     """Updates, attestations, objections, retirements and admissions as the contract would take them."""
-    log = Log()
+    log = log or Log()
     for _ in range(peers):
         log.admit(f"site-{dice.randint(1, peers)}", dice.choice(ROLES))
     published: list[UpdateRef] = []
@@ -84,9 +86,9 @@ def random_log(dice: random.Random, peers: int, steps: int) -> Log:
     return log
 
 
-def orderly_log(dice: random.Random, peers: int, rounds: int) -> Log:
+def orderly_log(dice: random.Random, peers: int, rounds: int, log: Log | None = None) -> Log:
     """Round after round as honest peers play them, with some late, some silent, and most attested by most."""
-    log = Log()
+    log = log or Log()
     for _ in range(peers):
         log.admit(f"site-{dice.randint(1, peers)}", dice.choice(ROLES))
     for round_number in range(1, rounds + 1):
@@ -112,6 +114,71 @@ def orderly_log(dice: random.Random, peers: int, rounds: int) -> Log:
         if dice.random() < 0.15 and log.prefix.peer(peers).active:
             log.retire(peers, from_index=len(log.entries) - 2)
     return log
+
+
+class SealedLog(Log):
+    """A log of encrypted updates: keys of all kinds, announced at once, late, twice or never; updates sealed by logs
+    old and new, that refer to earlier ones, or to what the rules do not allow. By dice of its own."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self._dice = dice
+        self._epochs: dict[int, int] = {}
+        super().__init__()
+
+    def admit(self, site: str = "", roles: Role = Role.ALL) -> int:
+        number = super().admit(site, roles)
+        if self._dice.random() < 0.8:
+            self.announce(number, 1, "http://x")
+        return number
+
+    def announce(self, peer: int, epoch: int, endpoint: str) -> int:
+        self._epochs[peer] = self._epochs.get(peer, 0) + 1
+        return self.add(PeerAnnounced(peer, self._epochs[peer], self._key(), bytes(32), endpoint))
+
+    def publish(self, peer: int, round_number: int, **more: Any) -> UpdateRef:
+        # Others' news come in between.
+        if self._dice.random() < 0.3:
+            other = self._dice.randint(1, self.members)
+            if self.prefix.peer(other).active:
+                self.announce(other, 1, "http://x")
+        ref = super().publish(peer, round_number, **more)
+        entry = self.entries[-1]
+        assert isinstance(entry.body, UpdatePublished)
+        at = self._dice.choice((entry.index, entry.index, entry.index - 1, self._dice.randint(0, entry.index)))
+        flags = entry.body.update.flags | (Flag.ENCRYPTED if self._dice.random() < 0.9 else Flag(0))
+        update = replace(entry.body.update, flags=flags, sealed_at=at, refers_to=self._reference(ref))
+        self.entries[-1] = replace(entry, body=replace(entry.body, update=update))
+        return ref
+
+    def _key(self) -> bytes:
+        what = self._dice.random()
+        if what < 0.7:
+            return self._dice.randbytes(31) + b"\x01"
+        if what < 0.8:
+            return b"one key for several".ljust(32, b"\x01")
+        return self._dice.choice((bytes(32), *UNUSABLE))
+
+    def _reference(self, ref: UpdateRef) -> int:
+        what = self._dice.random()
+        if what < 0.5 or ref.sequence < 2:
+            return 0
+        if what < 0.9:
+            return UpdateRef(ref.peer, ref.sequence - 1).packed()
+        return self._dice.choice((ref, UpdateRef(ref.peer % 3 + 1, 1), UpdateRef(ref.peer, 2**32 - 1))).packed()
+
+
+#: Public keys that nobody can encrypt to: of small order, and beyond the field.
+UNUSABLE = tuple(
+    number.to_bytes(32, "little")
+    for number in (
+        1,
+        2**255 - 20,
+        2**255 - 19,
+        2**256 - 1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    )
+)
 
 
 def _published(dice: random.Random, log: Log, prefix, peer: int) -> UpdateRef:

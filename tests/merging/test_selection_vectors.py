@@ -59,16 +59,17 @@ def body_of(item):
         case "retire":
             return PeerRetired(peer, item["from"], "left")
         case "announce":
-            return PeerAnnounced(peer, 1, ZERO, ZERO, "http://x")
+            return PeerAnnounced(peer, 1, bytes.fromhex(item.get("key", ZERO.hex())), ZERO, "http://x")
         case "attest":
             return UpdatesAttested(peer, ZERO, tuple(Attestation(*said) for said in item["items"]))
         case "object":
             return UpdateObjected(peer, UpdateRef(*item["target"]), Reason(item["reason"]), ZERO)
     parents = tuple(Parent(p, s, b"tag.", share) for p, s, share in item["parents"])
-    flags = Flag.FINAL if item["final"] else Flag(0)
+    flags = (Flag.FINAL if item["final"] else Flag(0)) | (Flag.ENCRYPTED if item.get("encrypted") else Flag(0))
     update = Update(
         bytes.fromhex(item["content"]), flags, ZERO, ZERO, ZERO, item["seen"], ZERO, item["sequence"], item["round"],
-        item["score"], item["base_score"], item["samples"], 10, 1,
+        item["score"], item["base_score"], item["samples"], 10, 1, 0,
+        UpdateRef(*item.get("refers_to", (0, 0))).packed(), item.get("sealed_at", 0),
     )  # fmt: skip
     return UpdatePublished(peer, update, parents)
 
@@ -78,12 +79,13 @@ def prefix_of(log):
 
 
 def test_the_plain_form_tells_all_that_selection_looks_at():
-    log = load("selection")[0]["log"]
-    entries = [Entry(at, e["time"], at, ZERO, ZERO, (ZERO,), b"", body_of(e)) for at, e in enumerate(log)]
-    assert plain_log(entries) == [{**entry, "index": at} for at, entry in enumerate(log)]
+    for name in ("selection", "sealed"):
+        log = load(name)[0]["log"]
+        entries = [Entry(at, e["time"], at, ZERO, ZERO, (ZERO,), b"", body_of(e)) for at, e in enumerate(log)]
+        assert plain_log(entries) == [{**entry, "index": at} for at, entry in enumerate(log)]
 
 
-@pytest.mark.parametrize("case", load("selection"), ids=case_id)
+@pytest.mark.parametrize("case", [*load("selection"), *load("sealed")], ids=case_id)
 def test_selection(case):
     policy, log = spec(**tables(case["spec"])), [{**e, "index": at} for at, e in enumerate(case["log"])]
     prefix, own, now_s = prefix_of(case["log"]), case["own"], case["now"]
