@@ -71,6 +71,12 @@ def test_the_life_of_a_budget(made: Consortium) -> None:
     doctor = command(made, "doctor").stdout
     assert "privacy budget: epsilon 5.99" in doctor and "in 3 trainings" in doctor
 
+    words = ["audit", "--json", "--federation", str(made.file), "--content", str(state / "content")]
+    audit = Run(state / "audits", words)
+    assert audit.wait() in (0, 41), audit.stderr
+    found = json.loads(audit.stdout)
+    assert "failed" not in json.dumps(found["updates"]), audit.stdout
+
     # An account that knows less than the ledger, or nothing, is no account.
     kept = (state / FILE_NAME).read_bytes()
     for lost in (b"", None):
