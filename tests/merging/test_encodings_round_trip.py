@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fl_node.merging import encodings, weights
 from fl_node.merging.encodings import decode, encode, is_delta, kind_of, most_bytes, name_of
+from fl_node.merging.encodings.feedback import damping
 from fl_node.records import ZSTD, Encoding
 from fl_node.tables import EncodingSpec
 
@@ -113,26 +114,60 @@ def test_ties_go_to_the_first_values():
 
 
 @pytest.mark.parametrize("kind", ["int8-delta", "top-k-delta"])
-def test_residual_is_what_was_not_carried_and_goes_into_the_next(kind):
+def test_residual_is_what_was_not_carried_damped_by_how_much_that_is(kind):
     before, after = model()
-    spec = EncodingSpec(kind=kind, density=0.01)
-    made = encode(spec, after, ORIGIN, reference=before, delta=True)
-    assert made.residual is not None and "n" not in made.residual
+    made = encode(EncodingSpec(kind=kind), after, ORIGIN, reference=before, delta=True)
+    assert made.residual is not None and set(made.residual) <= {"w", "b"}
+    dropped = sum(float(((after[name] - made.decoded[name]) ** 2).sum()) for name in ("w", "b"))
+    whole = sum(float(((after[name] - before[name]) ** 2).sum()) for name in ("w", "b"))
+    beta = damping(dropped, whole)
+    assert beta == 1 if kind == "int8-delta" else 0.3 < beta < 1
     for name, rest in made.residual.items():
         assert rest.dtype == after[name].dtype
-        assert np.array_equal(rest, after[name] - made.decoded[name])
-    # With nothing new, what was left over is all that is sent, until nothing is left.
-    rest, held = made.residual, made.decoded
-    sizes = [float(np.linalg.norm(rest["w"]))]
-    for _ in range(3):
-        made = encode(spec, held, ORIGIN, reference=held, delta=True, residual=rest)
-        rest, held = made.residual or {"w": np.zeros(1)}, made.decoded
-        sizes.append(float(np.linalg.norm(rest["w"])))
-    assert sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0]
-    assert (
-        encode(spec.model_copy(update={"error_feedback": False}), after, ORIGIN, reference=before, delta=True).residual
-        is None
-    )
+        assert np.allclose(rest, beta * (after[name] - made.decoded[name]), rtol=1e-5)
+    without = EncodingSpec(kind=kind, error_feedback=False)
+    assert encode(without, after, ORIGIN, reference=before, delta=True).residual is None
+    assert encode(EncodingSpec(kind="f16"), after, ORIGIN, reference=before, delta=True).residual is None
+
+
+def test_damping():
+    assert damping(0.0, 1.0) == damping(0.0, 0.0) == damping(1e-4, 1.0) == 1
+    assert damping(1.0, 1.0) == damping(0.81, 1.0) == damping(1.0, 0.0) == 0
+    for kappa in (0.35, 0.5, 0.7):
+        assert kappa * (1 + 2 * damping(kappa**2, 1.0)) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("density", [0.01, 0.1, 0.35])
+def test_peers_that_stop_training_come_together_whatever_is_dropped(density):
+    """Ten peers far apart, who only merge: distances shrink, and what is remembered does not keep them swinging."""
+    random = np.random.default_rng(1)
+    spec = EncodingSpec(kind="top-k-delta", density=density)
+    held = [{"w": random.normal(size=1000).astype(np.float32)} for _ in range(10)]
+    rest = [None] * 10
+    apart = []
+    for _ in range(12):
+        merge = {"w": np.mean([one["w"] for one in held], axis=0, dtype=np.float64).astype(np.float32)}
+        apart.append(max(float(np.linalg.norm(one["w"] - merge["w"])) for one in held))
+        made = [
+            encode(spec, merge, ORIGIN, reference=one, delta=True, residual=left)
+            for one, left in zip(held, rest, strict=True)
+        ]
+        held, rest = [one.decoded for one in made], [one.residual for one in made]
+    assert apart[-1] < apart[0] * {0.01: 0.9, 0.1: 0.5, 0.35: 0.02}[density]
+
+
+def test_what_is_remembered_arrives():
+    """Of a change that is told once, memory sends more later; without it, the rest is lost."""
+    before, after = model()
+    short = {}
+    for on in (True, False):
+        spec = EncodingSpec(kind="top-k-delta", error_feedback=on, density=0.5)
+        made = encode(spec, after, ORIGIN, reference=before, delta=True)
+        for _ in range(6):
+            held = made.decoded
+            made = encode(spec, held, ORIGIN, reference=held, delta=True, residual=made.residual)
+        short[on] = float(np.linalg.norm(made.decoded["w"] - after["w"]))
+    assert short[True] < 0.8 * short[False]
 
 
 def test_frozen_tensors_are_left_out_but_never_all():

@@ -13,6 +13,7 @@ from fl_node.merging.arithmetic import self_test
 from fl_node.merging.container import Array, Buffer, Tensors, canonical
 from fl_node.merging.encodings import blocks, changes, sparse
 from fl_node.merging.encodings.changes import Change
+from fl_node.merging.encodings.feedback import Memory
 from fl_node.merging.encodings.frames import shrunk
 from fl_node.merging.encodings.kinds import PAYLOAD, check_names, is_delta, kind_for
 from fl_node.records import ZSTD, Encoding
@@ -28,7 +29,8 @@ class Encoded:
 
     ``buffers``: what is sealed or stored. ``encoding``: for ``Update.encoding``, the kind and the bit for zstd.
     ``decoded``: what every reader will hold; the publisher goes on from these. ``residual``: float tensors by name
-    that could not be carried; ``None`` where there is nothing, or error feedback is off. ``plain_bytes``: bytes of the
+    that could not be carried, damped (:mod:`fl_node.merging.encodings.feedback`); ``None`` where there is nothing, or
+    error feedback is off. ``plain_bytes``: bytes of the
     same tensors in a plain file.
     """
 
@@ -68,7 +70,7 @@ def encode(
     whole: dict[str, Array] = {}
     found: dict[str, Change] = {}
     decoded: dict[str, Array] = {}
-    left: dict[str, Array] = {}
+    memory = Memory()
     for name in sorted(tensors):
         tensor = canonical(name, tensors[name], schema[name])
         before = canonical(name, reference[name], schema[name])
@@ -79,10 +81,7 @@ def encode(
         elif sent is not None:
             whole[name] = sent
         if spec.error_feedback and is_delta(kind) and goal.dtype.kind == "f":
-            with np.errstate(over="ignore"):
-                rest = np.asarray(goal - decoded[name])  # of no dimension, numpy makes a scalar
-            if rest.any() and np.isfinite(rest).all():
-                left[name] = rest
+            memory.note(name, goal, before, decoded[name])
     if not whole and not found:
         name = min(decoded, key=lambda name: (decoded[name].nbytes, name))
         whole[name] = decoded[name]
@@ -96,7 +95,7 @@ def encode(
         buffers if frame is None else [frame],
         int(kind) | (0 if frame is None else ZSTD),
         decoded,
-        left or None,
+        memory.residual(),
         plain_bytes,
     )
 
