@@ -36,10 +36,10 @@ from fl_node.tables import EncodingSpec
 #: Keys of ``encoding`` that differ from the defaults.
 CASES: Final[Mapping[str, Mapping[str, Any]]] = {
     "f32": {},
-    "f16": {"kind": "f16"},
-    "int8-delta": {"kind": "int8-delta"},
     "top-k-delta": {"kind": "top-k-delta"},
+    "int8-delta": {"kind": "int8-delta"},
     "top-k-delta without error feedback": {"kind": "top-k-delta", "error_feedback": False},
+    "f16": {"kind": "f16"},
 }
 NOTES: Final = RESULTS / "encodings-runs.json"
 
