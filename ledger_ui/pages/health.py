@@ -71,7 +71,7 @@ class HarvestHealth(Context):
     checkpoints_troubled: int = Field(description="of them, those that the log does not hold")
     transactions: int = Field(description="transactions whose gas is known")
     sizes: int = Field(description="updates whose size is known")
-    sent_bytes: int = Field(description="by the last word of each peer that has said something, since it started")
+    sent_bytes: int = Field(description="by the last word of each peer that has said something, so far")
     received_bytes: int
     traffic_peers: int = Field(description="peers that have said something of that")
 

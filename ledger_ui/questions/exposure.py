@@ -34,7 +34,7 @@ class Exposure(Context):
     clear: int = Field(description="updates in the clear")
     encodings: list[EncodingCount] = Field(description="the most used first; twelve at most")
     volume: Volume
-    sent_bytes: int = Field(description="by the last word of each peer that has said something, since it started")
+    sent_bytes: int = Field(description="by the last word of each peer that has said something, so far")
     received_bytes: int
     traffic_peers: int = Field(description="peers that have said something of that")
     privacy: Mechanism

@@ -88,7 +88,7 @@ class PrivacySaid(Context):
 
 
 class TrafficSaid(Context):
-    """Bytes that have gone through the publisher since it started, by its word."""
+    """Bytes that have gone through the publisher so far, by its word."""
 
     sent_bytes: int
     received_bytes: int

@@ -49,7 +49,7 @@ class TrafficRow(Context):
 
 
 class Traffic(Context):
-    """What a peer says has gone through it since it started."""
+    """What a peer says has gone through it so far."""
 
     update: Ref = Field(description="whose report says so: the peer's latest that does")
     entry: int
