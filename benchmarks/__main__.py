@@ -7,7 +7,7 @@ import sys
 
 NAMES = (
     *("merge", "robust", "content", "memory", "gas", "federation", "batched", "simulation", "audit", "audit_advice"),
-    *("explorer", "sealing", "privacy.leakage"),
+    *("encodings", "explorer", "sealing", "privacy.leakage"),
 )
 
 
