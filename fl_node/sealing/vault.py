@@ -131,6 +131,7 @@ class Vault:
             KeyringError: it cannot be written.
         """
         head = _HEAD.pack(_MAGIC, content, _AS_RECORDED if encoding is None else encoding)
+        private_folder(self._folder)  # somebody may have deleted it meanwhile
         write_private(self._path(content, round), [age.seal([head, *_several(payload)], [self._key.public])])
 
     def get(self, content: bytes, most_bytes: int) -> Opened | None:
@@ -155,11 +156,19 @@ class Vault:
         return None
 
     def has(self, content: bytes) -> bool:
-        """Whether a payload is there."""
+        """Whether a payload is there.
+
+        Raises:
+            KeyringError: the folder cannot be read.
+        """
         return content in self._index()
 
     def contents(self) -> frozenset[bytes]:
-        """What there is, by content digest."""
+        """What there is, by content digest.
+
+        Raises:
+            KeyringError: the folder cannot be read.
+        """
         return frozenset(self._index())
 
     def gc(self, oldest_round: int, wanted: Callable[[bytes], bool] = _nothing) -> int:
@@ -186,7 +195,16 @@ class Vault:
         return Opened(whole[_HEAD.size :], None if encoding == _AS_RECORDED else encoding)
 
     def _index(self) -> dict[bytes, set[int]]:
-        """Rounds by content digest, as the folder has them now. It is listed only where it may have changed."""
+        """Rounds by content digest, as the folder has them now. It is listed only where it may have changed. One that
+        somebody deleted while this was open is empty."""
+        try:
+            return self._listed()
+        except FileNotFoundError:
+            return {}
+        except OSError as cause:
+            raise KeyringError(f"cannot read {self._folder}: {cause.strerror}; check the state folder") from cause
+
+    def _listed(self) -> dict[bytes, set[int]]:
         changed = self._folder.stat().st_mtime_ns
         with self._lock:
             seen, found = self._seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -74,6 +75,24 @@ def test_it_is_there_again_sealed_and_private(folder: Path) -> None:
     assert read_header(path.read_bytes()).kinds.count("X25519") == 1 and PAYLOAD[:64] not in path.read_bytes()
     found = Vault(folder, SECRET).get(ONE, len(PAYLOAD))
     assert found is not None and bytes(found.payload) == PAYLOAD
+
+
+def test_one_whose_folder_is_deleted_is_empty_and_goes_on(folder: Path) -> None:
+    vault = Vault(folder, SECRET)
+    vault.put(ONE, PAYLOAD, round=4)
+    shutil.rmtree(folder)
+    assert vault.get(ONE, len(PAYLOAD)) is None and not vault.has(ONE) and vault.contents() == frozenset()
+    assert vault.gc(9) == 0
+    vault.put(TWO, PAYLOAD, round=4)
+    assert vault.contents() == {TWO} and folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_one_that_became_a_file_is_told(folder: Path) -> None:
+    vault = Vault(folder, SECRET)
+    folder.rmdir()
+    folder.write_text("")
+    with pytest.raises(KeyringError, match="cannot read"):
+        vault.get(ONE, 1)
 
 
 def test_two_that_are_open_see_each_other(folder: Path) -> None:
