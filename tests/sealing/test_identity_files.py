@@ -52,6 +52,7 @@ def test_a_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> No
         (b"\xff\xfe\x00", "line 1 of"),
         (b"x" * ((1 << 20) + 1), "more than 1048576 bytes"),
     ],
+    ids=["empty", "comment", "cut key", "word before", "plugin", "age file", "no text", "too long"],  # keys are random
 )
 def test_what_is_no_such_file_is_told_without_its_content(tmp_path: Path, content: bytes, told: str) -> None:
     with pytest.raises(KeyringError, match=told) as caught:
