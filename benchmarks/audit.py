@@ -29,6 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,15 +187,19 @@ def of_merge(repeats: int) -> dict[str, object]:
     before, so that no disk is measured."""
     from benchmarks.audit_worlds import Large
     from fl_node.audit.memory import StoreBlobs
+    from fl_node.audit.reading import Reader
     from fl_node.audit.replay import Replay
     from fl_node.audit.shelf import Shelf
     from fl_node.audit.sketch import projected
     from fl_node.content.blockstore import Blockstore
+    from fl_node.content.names import cid_of_update
     from fl_node.ledger.index import LedgerIndex
-    from fl_node.merging import weights
+    from fl_node.merging import encodings, weights
     from fl_node.merging.aggregation import aggregate_recorded
     from fl_node.prefix import Prefix
-    from fl_node.supply import cid_of_update
+    from fl_node.sealing import age
+    from fl_node.sealing.age import Identity
+    from fl_node.tables import EncodingSpec
 
     large, peers, rounds = Large.of(25), 8, 4
     spec, start = large.federation.spec, large.tensors(None)
@@ -220,12 +225,9 @@ def of_merge(repeats: int) -> dict[str, object]:
                 hashlib.sha256(each.data).digest()
 
         def replayed(some: Sequence[Any], jobs: int, sketching: bool = False) -> None:
-            replay = Replay(
-                *(spec, prefix, start),
-                lambda uses: Shelf(spec, prefix.opened, StoreBlobs({1: store}), schema, uses, sketching=sketching),
-                sketching=sketching,
-                jobs=jobs,
-            )
+            reader = Reader(spec, prefix, StoreBlobs({1: store}), start, sketching=sketching)
+            shelf = partial(Shelf, reader, prefix)
+            replay = Replay(*(spec, prefix, start), shelf, sketching=sketching, jobs=jobs)
             found = list(replay.run(some))
             assert all(finding.result.value == "ok" for each in found for finding in each.findings)
 
@@ -235,6 +237,10 @@ def of_merge(repeats: int) -> dict[str, object]:
             return weights.digest(base.tensors)
 
         tensors = models[0]
+        key, most = Identity.generate(), encodings.most_bytes(schema)
+        file = age.seal(held[0].data, [key.public])
+        change = encodings.encode(EncodingSpec(kind="int8-delta"), models[1], "", reference=tensors, delta=True)
+        payload = b"".join(bytes(buffer) for buffer in change.buffers)
         whole: dict[str, tuple[Callable[[], Any], int]] = {
             "parents decoded, merged, base's digest": (merged, 1),
             "as in a whole audit, jobs 1": (lambda: replayed(wanted, 1), len(wanted)),
@@ -249,6 +255,10 @@ def of_merge(repeats: int) -> dict[str, object]:
             "CID check of one model": lambda: store.hold(cid_of_update(parents[0].update), 1 << 30),
             "decode of one model": lambda: weights.decode(held[0].data, schema),
             "magnitude of one model": lambda: weights.check_magnitude(tensors, spec.merging.max_magnitude),
+            "age file of one model opened": lambda: age.unseal(file, [key], most),
+            "int8 change of one model decoded": lambda: encodings.decode(
+                payload, change.encoding, schema, lambda: tensors
+            ),
             "digest of one model": lambda: weights.digest(tensors),
             "sketch of one model": lambda: projected(tensors),
             "merge of three": lambda: aggregate_recorded(

@@ -62,7 +62,7 @@ class Demo:
         """A member's keys, for the updates are encrypted."""
         path = self.folder.parent / "member.key"
         if not path.exists():
-            words = ["keys", "export", "--state", str(self.folder / "site-a"), "--out", str(path)]
+            words = ["keys", "export", "--state", str(self.folder / "site-a"), "--output", str(path)]
             environment = {**os.environ, "FL_NODE_PASSWORD": "demo"}
             subprocess.run([sys.executable, "-m", "fl_node", *words], check=True, env=environment, capture_output=True)
         return ["--identity", str(path)]

@@ -199,7 +199,7 @@ def test_model_needs_a_key(finished: Finished, tmp_path: Path) -> None:
     strange.write_bytes(identity_file([(Identity.generate(), "a stranger's")]))
     strange.chmod(0o600)
     assert "--identity" in finished.command(*asked, "--identity", strange, code=27).stderr
-    finished.command("keys", "export", "--state", finished.state("a"), "--out", mine, FL_NODE_PASSWORD="demo")
+    finished.command("keys", "export", "--state", finished.state("a"), "--output", mine, FL_NODE_PASSWORD="demo")
     finished.command(*asked, "--identity", strange, "--identity", mine)
     assert weights.decode(out.read_bytes()).tensors
     model = load_model(finished.file, state=ours, identity=mine)

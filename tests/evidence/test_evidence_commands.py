@@ -41,7 +41,7 @@ class Packed:
         """A member's keys, exported once."""
         path = self.folder.parent / "member.key"
         if not path.exists():
-            words = ("keys", "export", "--state", self.folder / "site-b", "--out", path)
+            words = ("keys", "export", "--state", self.folder / "site-b", "--output", path)
             run = fl_node(*words, FL_NODE_PASSWORD="demo")
             assert run.returncode == 0, run.stderr
         return ["--identity", str(path)]
