@@ -23,13 +23,14 @@ from fl_node.errors import (
     Unreadable,
 )
 from fl_node.journal import Draft
+from fl_node.key_keeping import announced_key
 from fl_node.merging import encodings, weights
 from fl_node.merging.encodings import Encoded
 from fl_node.merging.weights import Tensors
 from fl_node.peer import Moved, Peer
 from fl_node.prefix import UpdateEntry
 from fl_node.progress import Event
-from fl_node.readers import Readers, readers_at, referred, sealed_for
+from fl_node.readers import Readers, readers_at, recipients_of, referred, sealed_for
 from fl_node.records import ZSTD, Flag, Update, UpdateRef
 from fl_node.sealing import age
 from fl_node.supply import OWN_LABEL, decoder, obtain, tensors_of
@@ -173,7 +174,7 @@ def for_readers_now(peer: Peer, draft: Draft) -> Draft:
     if peer.secrecy is None:
         return draft
     readers = readers_at(peer.prefix)
-    if readers.keys.get(peer.number) != peer.secrecy.recipient():
+    if announced_key(peer.prefix, peer.number) != peer.secrecy.recipient():
         raise Moved("the chain as it is now has not this peer's key")
     if not _still_for(peer, draft, readers):
         entry = as_entry(peer, draft)
@@ -189,7 +190,9 @@ def _still_for(peer: Peer, draft: Draft, readers: Readers) -> bool:
         return False
     if peer.index.root(draft.sealed_at) != draft.sealed_root:
         return False
-    return readers_at(peer.prefix.upto(draft.sealed_at)).keys == readers.keys
+    then = peer.prefix.upto(draft.sealed_at)
+    own = announced_key(then, peer.number) == announced_key(peer.prefix, peer.number)
+    return own and readers_at(then).keys == readers.keys
 
 
 def still_refers(peer: Peer, draft: Draft) -> bool:
@@ -215,7 +218,7 @@ def _stored(peer: Peer, buffers: Sequence[Buffer], round_number: int) -> Sealed:
     if peer.secrecy is None:
         return Sealed(peer.store.add(buffers, label=OWN_LABEL, round=round_number), size)
     # Its own key, though a reorganised chain may have dropped it for now.
-    recipients = dict.fromkeys([*readers_at(peer.prefix).recipients, peer.secrecy.recipient()])
+    recipients = dict.fromkeys([*recipients_of(peer.prefix, peer.number), peer.secrecy.recipient()])
     data = age.seal(buffers, tuple(recipients))
     at = peer.prefix.size
     cid = peer.store.add(data, label=OWN_LABEL, round=round_number)
@@ -224,7 +227,7 @@ def _stored(peer: Peer, buffers: Sequence[Buffer], round_number: int) -> Sealed:
 
 def _tell_skipped(peer: Peer, readers: Readers) -> None:
     for number, why in readers.skipped.items():
-        if peer.skipped.get(number) == why:
+        if number == peer.number or peer.skipped.get(number) == why:
             continue
         peer.skipped[number] = why
         text = f"peer {number} cannot read what this one publishes: it {why}"

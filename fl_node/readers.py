@@ -13,8 +13,10 @@ from typing import Final
 from fl_node.prefix import PeerFacts, Prefix, UpdateEntry
 from fl_node.records import Flag, UpdateRef
 
-#: An age file has at most so many recipients: opening one takes time in the order of their square.
+#: So many members can read an update at most: opening one takes time in the order of the square of its recipients.
 MOST_READERS: Final = 256
+#: Recipients of an age file at most: the readers, and its publisher where that is none of them.
+MOST_RECIPIENTS: Final = MOST_READERS + 1
 _FIELD: Final = 2**255 - 19
 #: u-coordinates of small order on Curve25519 and its twist: with them, everybody knows the shared secret (RFC 7748,
 #: section 6.1; the list is that of Bernstein, cr.yp.to/ecdh.html#validate, less the values that are not canonical).
@@ -70,6 +72,20 @@ def readers_at(prefix: Prefix) -> Readers:
         elif facts.announcement is not None:
             keys[facts.number] = facts.announcement.recipient_key
     return Readers(keys, skipped)
+
+
+def recipients_of(prefix: Prefix, publisher: int) -> tuple[bytes, ...]:
+    """The distinct keys that a member's update is encrypted to as of the end of this log: its readers', and its own
+    where it is none of them (:data:`MOST_READERS`), for a publisher reads what it published.
+
+    Raises:
+        LookupError: no such peer in this log.
+    """
+    keys = list(readers_at(prefix).keys.values())
+    facts = prefix.peer(publisher)
+    if facts.announcement is not None and _trouble(facts) is None:
+        keys.append(facts.announcement.recipient_key)
+    return tuple(dict.fromkeys(keys))
 
 
 def _trouble(facts: PeerFacts) -> str | None:

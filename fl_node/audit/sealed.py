@@ -15,7 +15,7 @@ from fl_node.errors import MalformedWeights
 from fl_node.merging import weights
 from fl_node.merging.encodings import is_delta, kind_for, kind_of, name_of
 from fl_node.prefix import Prefix, UpdateEntry
-from fl_node.readers import bad_reference, readers_at
+from fl_node.readers import bad_reference, recipients_of
 from fl_node.records import ZSTD, Encoding, Flag, UpdateRef
 from fl_node.sealing.header import X25519, read_header
 from fl_node.spec import Spec
@@ -54,7 +54,7 @@ def sealed(spec: Spec, prefix: Prefix, entry: UpdateEntry, content: Buffer | Non
     fault = _other_time(spec, prefix, entry)
     if fault is not None:
         return Finding(NAME, Result.FAILED, fault, data)
-    data["readers"] = len(readers_at(prefix.upto(facts.sealed_at)).recipients)
+    data["readers"] = len(recipients_of(prefix.upto(facts.sealed_at), entry.ref.peer))
     if content is None:
         text = f"encrypted at log size {facts.sealed_at}, {how}; without its bytes nobody can tell for how many"
         return Finding(NAME, Result.UNKNOWN, text, data)

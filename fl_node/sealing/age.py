@@ -18,7 +18,7 @@ import pyrage  # type: ignore[import-untyped]
 from pyrage import x25519
 
 from fl_node.errors import MalformedWeights, Unreadable, UsageError
-from fl_node.readers import MOST_READERS, valid_key
+from fl_node.readers import MOST_RECIPIENTS, valid_key
 from fl_node.sealing import keytext
 from fl_node.sealing.header import (
     MOST_HEADER_BYTES,
@@ -34,7 +34,7 @@ from fl_node.sealing.keytext import parse_recipient, recipient_text
 
 __all__ = [
     "MOST_HEADER_BYTES",
-    "MOST_READERS",
+    "MOST_RECIPIENTS",
     "MOST_STANZAS",
     "Buffer",
     "Header",
@@ -120,11 +120,11 @@ def seal(buffers: Buffer | Sequence[Buffer], recipients: Sequence[bytes]) -> mem
         The age file, read-only.
 
     Raises:
-        UsageError: no recipient, more than :data:`MOST_READERS`, or one that is no usable key.
+        UsageError: no recipient, more than :data:`MOST_RECIPIENTS`, or one that is no usable key.
     """
     distinct = list(dict.fromkeys(recipients))
-    if not 1 <= len(distinct) <= MOST_READERS:
-        raise UsageError(f"got {len(distinct)} recipients, expected 1 to {MOST_READERS}")
+    if not 1 <= len(distinct) <= MOST_RECIPIENTS:
+        raise UsageError(f"got {len(distinct)} recipients, expected 1 to {MOST_RECIPIENTS}")
     for public in distinct:
         if not valid_key(public):
             raise UsageError(

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from fl_node.errors import MalformedWeights
-from fl_node.readers import MOST_READERS
+from fl_node.readers import MOST_RECIPIENTS
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
-#: Stanzas of a header: one for each reader, and one that means nothing, as age's authors ask writers to add.
-MOST_STANZAS: Final = MOST_READERS + 1
+#: Stanzas of a header: one for each recipient, and one that means nothing, as age's authors ask writers to add.
+MOST_STANZAS: Final = MOST_RECIPIENTS + 1
 #: Bytes of a header: :data:`MOST_STANZAS` of 98 bytes, and some.
 MOST_HEADER_BYTES: Final = 32_768
 
@@ -63,7 +63,7 @@ def read_header(data: Buffer) -> Header:
             raise MalformedWeights(f"the header of the age file has a line {line[:40]!r}, expected a stanza or its MAC")
         if len(kinds) == MOST_STANZAS:
             raise MalformedWeights(
-                f"the age file is for more than {MOST_READERS} recipients, which no reader takes the time to open"
+                f"the age file is for more than {MOST_RECIPIENTS} recipients, which no reader takes the time to open"
             )
         kinds.append(line[3:].split(b" ", 1)[0].decode("ascii"))
         body = b"x" * _COLUMNS
@@ -91,7 +91,7 @@ def plain_size(header: Header, file_bytes: int) -> int:
     return size
 
 
-def sealed_size(plain_bytes: int, recipients: int = MOST_READERS) -> int:
+def sealed_size(plain_bytes: int, recipients: int = MOST_RECIPIENTS) -> int:
     """An upper bound in bytes of the age file of ``plain_bytes`` for so many X25519 recipients."""
     chunks = max(1, -(-plain_bytes // CHUNK_BYTES))
     head = len(VERSION) + recipients * _STANZA_BYTES + _GREASE_BYTES + _MAC_BYTES

@@ -204,7 +204,7 @@ def for_so_many(count: int) -> Callable[[bytes], bytes]:
     "an age file for 260 recipients, which takes readers seconds to open",
     "sealed",
     "failed",
-    "for more than 256 recipients",
+    "for more than 257 recipients",
     on="2#2",
     also=["2#2 well-formed", "2#2 commitment"],
 )

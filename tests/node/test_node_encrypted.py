@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,9 @@ import pytest
 from replay import cid_of
 from twins import Twins
 
+from fl_node import readers
+from fl_node.audit.sealed import sealed
+from fl_node.audit.verdicts import Result
 from fl_node.content.cid import Cid
 from fl_node.decoding import Decoder
 from fl_node.errors import Unreadable
@@ -156,6 +158,32 @@ def test_keys_rotate_and_old_ones_go_without_losing_an_update(tmp_path: Path) ->
     assert not any(isinstance(entry.body, UpdateObjected) for entry in replay.entries)
 
 
+def test_a_publisher_beyond_the_most_readers_goes_on_from_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "MOST_READERS", 2)
+    twins = Twins(tmp_path, spec_of(planned=9), encrypted=True)
+    peers = {number: twins.peer(number) for number in (1, 2, 3)}
+    for peer in peers.values():
+        peer.sync()
+        announce(peer, f"memory://{peer.number}", 0.01)
+    play(peers, 2)
+    prefix = prefix_of(twins)
+    assert not any(prefix.objections(update.ref) for n in (1, 2, 3) for update in prefix.updates(n))
+    assert {parent.peer for parent in prefix.update(UpdateRef(3, 2)).parents} == {3}
+    assert {parent.peer for parent in prefix.update(UpdateRef(1, 2)).parents} == {1, 2, 3}
+    stanzas = {}
+    for facts in prefix.peers():
+        entry = prefix.update(UpdateRef(facts.number, 2))
+        content = twins.read(cid_of(entry))
+        found = sealed(twins.spec, prefix, entry, content)
+        assert found.result is Result.OK, found
+        stanzas[facts.number] = read_header(content).kinds.count("X25519")
+    assert stanzas == {1: 2, 2: 2, 3: 3}
+    told = {(number, event.detail["peer"]) for number, event in twins.events if event.kind == "not-sealed-for"}
+    assert told == {(1, 3), (2, 3)}
+
+
 def test_a_member_that_is_left_out_says_so_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twins = Twins(tmp_path, spec_of(planned=9), encrypted=True)
     peers = {number: twins.peer(number) for number in (1, 2, 3)}
@@ -164,12 +192,11 @@ def test_a_member_that_is_left_out_says_so_itself(tmp_path: Path, monkeypatch: p
         announce(peer, f"memory://{peer.number}", 0.01)
     import fl_node.publishing as publishing
 
-    def without_three(prefix: Prefix) -> Any:
-        readers = readers_at(prefix)
-        return replace(readers, keys={n: key for n, key in readers.keys.items() if n != 3})
+    def without_three(prefix: Prefix, publisher: int) -> Any:
+        return tuple(key for n, key in readers_at(prefix).keys.items() if n != 3)
 
     with monkeypatch.context() as patched:
-        patched.setattr(publishing, "readers_at", without_three)
+        patched.setattr(publishing, "recipients_of", without_three)
         play({1: peers[1]}, 1)
     play({2: peers[2]}, 1)
     play({3: peers[3]}, 1)

@@ -34,7 +34,7 @@ def test_every_recipient_and_nobody_else_opens_a_file(size: int) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_sizes_are_known_without_a_key(size: int) -> None:
-    for recipients in (1, 3, 256):
+    for recipients in (1, 3, 257):
         publics = [Identity.generate().public for _ in range(recipients)]
         data = seal(bytes(size), publics)
         header = read_header(data)
@@ -95,8 +95,8 @@ def test_keys_that_everybody_could_open_are_refused(public: bytes, capfd: pytest
 def test_nobody_and_too_many_are_refused() -> None:
     with pytest.raises(UsageError, match="got 0 recipients"):
         seal(b"x", [])
-    with pytest.raises(UsageError, match="got 257 recipients, expected 1 to 256"):
-        seal(b"x", [Identity.generate().public for _ in range(257)])
+    with pytest.raises(UsageError, match="got 258 recipients, expected 1 to 257"):
+        seal(b"x", [Identity.generate().public for _ in range(258)])
 
 
 def test_more_plaintext_than_asked_for_is_refused_before_anything_is_decrypted(monkeypatch: pytest.MonkeyPatch) -> None:
