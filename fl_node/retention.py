@@ -25,7 +25,7 @@ def collect(spec: Spec, prefix: Prefix, store: ContentStore, *, dry_run: bool = 
     """Delete what the federation's retention no longer asks for.
 
     A slow peer's latest update may be many rounds old and still a candidate, and a closing update is somebody's final
-    model; both count as of now, however old their round.
+    model; both count as of now, however old their round. What is kept and refers to an older update needs that one.
 
     Raises:
         ContentError: the store does not answer, or cannot be written.
@@ -37,9 +37,29 @@ def collect(spec: Spec, prefix: Prefix, store: ContentStore, *, dry_run: bool = 
         for entry in {prefix.latest(facts.number), prefix.trained(facts.number)} - {None}:
             if entry is not None and facts.active:
                 for needed in _with_references(prefix, entry):
-                    with suppress(ContentUnavailable):
-                        store.pin(cid_of_update(needed.update), LATEST_LABEL, max(oldest, entry.round))
+                    _pin(store, needed, max(oldest, entry.round))
+        for needed in _older_references(prefix, facts.number, oldest):
+            _pin(store, needed, oldest)
     return store.gc(oldest, dry_run=dry_run)
+
+
+def _pin(store: ContentStore, entry: UpdateEntry, round_number: int) -> None:
+    with suppress(ContentUnavailable):
+        store.pin(cid_of_update(entry.update), LATEST_LABEL, round_number)
+
+
+def _older_references(prefix: Prefix, peer: int, oldest: int) -> Iterator[UpdateEntry]:
+    """Updates of rounds before ``oldest`` that a peer's updates since then cannot be decoded without."""
+    found = set()
+    for entry in reversed(prefix.updates(peer)):  # their rounds rise
+        if entry.round < oldest:
+            return
+        for needed in _with_references(prefix, entry):
+            if needed.ref in found:
+                break  # and what that refers to
+            found.add(needed.ref)
+            if needed.round < oldest:
+                yield needed
 
 
 def _with_references(prefix: Prefix, entry: UpdateEntry) -> Iterator[UpdateEntry]:

@@ -10,7 +10,7 @@ from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.memory import MemoryChain, memory_account
 from fl_node.pacing import common_round
 from fl_node.prefix import Prefix
-from fl_node.records import Flag, Member, Update
+from fl_node.records import Flag, Member, Update, UpdateRef
 from fl_node.retention import collect, oldest_kept
 from fl_node.spec import Spec
 from fl_node.tables import ContentSpec
@@ -18,11 +18,11 @@ from fl_node.tables import ContentSpec
 SPEC = Spec(content=ContentSpec(retention_rounds=3))
 
 
-def update(cid: Cid, sequence: int, round_number: int, seen: int) -> Update:
+def update(cid: Cid, sequence: int, round_number: int, seen: int, refers_to: int = 0) -> Update:
     return Update(
         content=cid.digest, flags=Flag(0), weights=bytes(32), base=bytes(32), report=bytes(32), seen=seen,
         seen_root=bytes(32), sequence=sequence, round=round_number, score_ppm=0, base_score_ppm=0, train_samples=1,
-        test_samples=1, rule=0,
+        test_samples=1, rule=0, refers_to=refers_to,
     )  # fmt: skip
 
 
@@ -61,6 +61,24 @@ def test_nothing_goes_while_all_rounds_are_kept(federation: tuple[Prefix, Memory
     prefix, store, cids = federation
     assert collect(Spec(), prefix, store).cids == ()
     assert all(store.has(cid) for cid in cids.values())
+
+
+def test_what_a_kept_update_refers_to_is_kept_though_the_latest_is_a_full_one() -> None:
+    """Deltas 4 to 8 build on 3; 9 is full. Whoever replays, attests or audits round 7 needs 3 to 6."""
+    members = [Member(memory_account(number), f"site-{number}") for number in (1, 2)]
+    chain, store, cids = MemoryChain(members), MemoryStore(), {}
+    one, other = (chain.ledger(member.account) for member in members)
+    for number in range(1, 10):
+        cids[number] = store.add(b"%d" % number, label="own", round=number)
+        before = UpdateRef(1, number - 1).packed() if 3 < number < 9 else 0
+        one.publish(update(cids[number], number, number, one.head().size, before), ())
+        other.publish(update(Cid("raw", bytes([number]) * 32), number, number, other.head().size), ())
+    index = LedgerIndex(":memory:", one)
+    index.sync()
+    prefix = Prefix(index.entries())
+    assert set(collect(SPEC, prefix, store).cids) == {cids[1], cids[2]}
+    other_spec = Spec(content=ContentSpec(retention_rounds=1))
+    assert set(collect(other_spec, prefix, store).cids) == {cids[number] for number in range(3, 9)}
 
 
 def test_one_member_that_runs_ahead_decides_nothing() -> None:
