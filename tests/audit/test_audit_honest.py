@@ -91,11 +91,14 @@ def test_a_preset_with_churn(source: Source, name: str, mode: str, seed: int) ->
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("mode", ["async", "sync"])
-def test_crashes_and_a_reorganisation(tmp_path: Path, mode: str, seed: int) -> None:
-    """A peer whose process dies in a training goes on later; the chain drops blocks meanwhile."""
+@pytest.mark.parametrize("encoding", ["", "f16", "int8-delta"], ids=lambda kind: kind or "plain")
+def test_crashes_and_a_reorganisation(tmp_path: Path, encoding: str, mode: str, seed: int) -> None:
+    """A peer whose process dies in a training goes on later; the chain drops blocks meanwhile. Encrypted, but for
+    plain updates; the auditor has a member's keys and vault."""
     dice = random.Random(seed)
-    spec = small_spec(rounds={"mode": mode, "planned": 4, "deadline_s": 3.0}, attestation={"mode": "all"})
-    twins = Twins(tmp_path, spec, size=3)
+    tables = {"encoding": {"kind": encoding, "full_every": 3}} if encoding else {}
+    spec = small_spec(rounds={"mode": mode, "planned": 4, "deadline_s": 3.0}, attestation={"mode": "all"}, **tables)
+    twins = Twins(tmp_path, spec, size=3, encrypted=bool(encoding))
     victim, moment, depth = dice.randint(1, 3), dice.randint(2, 3), dice.randint(1, 3)
     train = twins.trainers[victim].train
 
@@ -113,8 +116,10 @@ def test_crashes_and_a_reorganisation(tmp_path: Path, mode: str, seed: int) -> N
     twins.stores[1].add(weights.encode(twins.genesis))
     with LedgerIndex(":memory:", twins.chain.ledger()) as index:
         index.sync()
-        found = results(means_over(index, twins.chain.identity, federation_of(spec), dict(twins.stores)))
-    assert found["merge", "ok"] == found["selection", "ok"] >= 10
+        opener = twins.secrets.get(1)
+        federation = federation_of(twins.spec)
+        found = results(means_over(index, twins.chain.identity, federation, dict(twins.stores), opener=opener))
+    assert found["merge", "ok"] == found["selection", "ok"] == found["sealed", "ok"] >= 10
 
 
 def federation_of(spec: Spec) -> Federation:
