@@ -3,9 +3,9 @@
     .venv/bin/python -m benchmarks.privacy.leakage [--seeds 5] [--data-dir DIR] [--only PATTERN] [--quick]
 
 Every setting is run with seeds from 0 on; settings were chosen with seeds from 100 on. What was run already with the
-same settings is not run again, so a run that was stopped goes on; ``--tables`` only writes the tables and the picture
-anew. ``--quick`` runs everything once, so small that its numbers mean nothing, and writes no file. docs/leakage.md says
-what is attacked, how, and what the numbers mean.
+same settings is not run again, so a run that was stopped goes on; ``--tables`` only writes the tables anew, and
+``--picture`` the picture, which is drawn where there is none. ``--quick`` runs everything once, so small that its
+numbers mean nothing, and writes no file. docs/leakage.md says what is attacked, how, and what the numbers mean.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.privacy.picture import draw
 from benchmarks.privacy.tables import page
 from benchmarks.record import RESULTS
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+PICTURE = Path(__file__).resolve().parent.parent.parent / "docs" / "images" / "inversion.png"
 NAME = "privacy-leakage"
 COMMAND = ".venv/bin/python -m benchmarks.privacy.leakage"
 
@@ -53,7 +53,8 @@ def main() -> int:
         print(text)
     else:
         (RESULTS / f"{NAME}.md").write_text(text, "utf-8")
-        draw(ROOT / "docs" / "images" / "inversion.png", data_dir)
+        if options.picture or not PICTURE.exists():
+            draw(PICTURE, data_dir)
     return 0
 
 
@@ -63,7 +64,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="only cases whose key this pattern is found in")
     parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("FL_NODE_DATA_DIR", "../shared/data")))
     parser.add_argument("--quick", action="store_true", help="once, tiny, to the screen")
-    parser.add_argument("--tables", action="store_true", help="run nothing, write tables and picture anew")
+    parser.add_argument("--tables", action="store_true", help="run nothing, write the tables anew")
+    parser.add_argument("--picture", action="store_true", help="draw docs/images/inversion.png anew")
     return parser.parse_args()
 
 

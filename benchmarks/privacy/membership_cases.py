@@ -133,7 +133,8 @@ def shadows(
 ) -> Played:
     """The attacker's federation: the same spec, played with rows of its own, its noise included. References without
     noise were tried, and are weaker: what is hard under noise is something else."""
-    return play(setting.spec(seed, dict(training), privately(epsilon)), deal(setting, seed, data_dir).shadows)
+    spec = setting.spec(seed, dict(training), privately(epsilon))
+    return play(spec, deal(setting, seed, data_dir).shadows, first_peer=setting.peers + 1)
 
 
 def privately(epsilon: float) -> dict[str, Any]:

@@ -105,10 +105,15 @@ def whole(data: str, part: Literal["train", "test"], data_dir: Path) -> Dataset:
     return load(data, TaskSpec(data=data, input_shape=(1, 28, 28), classes=10), data_dir, part)
 
 
-def play(spec: Spec, shards: Sequence[Dataset]) -> Played:
+def play(spec: Spec, shards: Sequence[Dataset], first_peer: int = 1) -> Played:
     """Every round: each peer trains from the merge of everybody's last updates, weighted by rows. Updates are what
-    readers decode."""
-    trainers = [trainer(spec, rows, peer) for peer, rows in enumerate(shards, 1)]
+    readers decode.
+
+    Args:
+        first_peer: number of the first shard's peer. Batches and noise follow from the spec's seed and a peer's number,
+            so an attacker who plays by the same spec needs numbers of its own: it would know everybody's noise else.
+    """
+    trainers = [trainer(spec, rows, peer) for peer, rows in enumerate(shards, first_peer)]
     publishers = [Publisher(spec.encoding, genesis(spec)) for _ in shards]
     merged = base = genesis(spec)
     updates: list[Weights] = []
