@@ -1,6 +1,6 @@
 """How much each remote address may ask for: token buckets of requests and of bytes.
 
-A bucket holds what :data:`BURST_S` seconds allow. Whoever has tokens is served, also where one answer takes more than
+A bucket holds what :data:`BURST_S` seconds allow, and one token at least. Whoever has tokens is served, also where one answer takes more than
 there are; then it waits until the debt is paid. So an honest reader of large files is slowed to the rate, not refused.
 """
 
@@ -82,7 +82,7 @@ class RateLimits:
         now, key = self._clock(), _key(parsed)
         bucket = self._buckets.get(key)
         if bucket is None:
-            bucket = self._buckets[key] = _Bucket(BURST_S * self._requests_per_s, BURST_S * self._bytes_per_s, now)
+            bucket = self._buckets[key] = _Bucket(_burst(self._requests_per_s), _burst(self._bytes_per_s), now)
             if len(self._buckets) > _MOST_ADDRESSES:
                 self._buckets.popitem(last=False)
             return bucket
@@ -93,8 +93,12 @@ class RateLimits:
         return bucket
 
 
+def _burst(per_s: float) -> float:
+    return max(1.0, BURST_S * per_s)
+
+
 def _filled(tokens: float, per_s: float, passed_s: float) -> float:
-    return min(BURST_S * per_s, tokens + passed_s * per_s)
+    return min(_burst(per_s), tokens + passed_s * per_s)
 
 
 def _debt(tokens: float, per_s: float) -> float:

@@ -49,6 +49,14 @@ def test_a_burst_then_the_rate(clock: Clock) -> None:
     assert sum(limits.admit("192.0.2.1") == 0.0 for _ in range(100)) == 40
 
 
+def test_a_rate_far_below_one_serves_once_in_a_while(clock: Clock) -> None:
+    limits = RateLimits(0.01, 0.0, clock=clock)
+    assert limits.admit("192.0.2.1") == 0.0
+    assert limits.admit("192.0.2.1") == pytest.approx(100.0)
+    clock.now += 100.0
+    assert limits.admit("192.0.2.1") == 0.0 and limits.admit("192.0.2.1") > 0
+
+
 def test_bytes_may_go_into_debt_that_is_paid_off(clock: Clock) -> None:
     limits = RateLimits(0.0, 100.0, clock=clock)
     assert limits.admit("192.0.2.1") == 0.0
