@@ -1,7 +1,8 @@
 """How much each remote address may ask for: token buckets of requests and of bytes.
 
-A bucket holds what :data:`BURST_S` seconds allow, and one token at least. Whoever has tokens is served, also where one answer takes more than
-there are; then it waits until the debt is paid. So an honest reader of large files is slowed to the rate, not refused.
+A bucket holds what :data:`BURST_S` seconds allow, and one token at least. Whoever has tokens is served, also where one
+answer takes more than there are; then it waits until the debt is paid. So an honest reader of large files is slowed to
+the rate, not refused.
 """
 
 from __future__ import annotations
