@@ -17,6 +17,7 @@ from fl_node.cli.console import Out
 from fl_node.cli.settings import settings_of
 from fl_node.errors import BudgetSpent, FlNodeError, UsageError
 from fl_node.ledger.abi import address_bytes, checksum_address
+from fl_node.ledger.keylock import alone
 from fl_node.spec import Spec
 from fl_node.tables import PrivacySpec
 
@@ -49,12 +50,13 @@ def privacy(arguments: argparse.Namespace) -> int:
 def _give_up(state: Path, ledger: str) -> None:
     if not state.is_dir():
         raise UsageError(f"no state folder {state}; name this peer's with --state")
-    try:
-        account = Account(state, ledger)
-    except BudgetSpent:
-        set_aside(state)
-        account = Account(state, ledger)
-    account.assume_spent()
+    with alone(state):  # a peer that runs would write the account as it knows it
+        try:
+            account = Account(state, ledger)
+        except BudgetSpent:
+            set_aside(state)
+            account = Account(state, ledger)
+        account.assume_spent()
 
 
 def _left(spec: Spec, account: Account) -> tuple[int | None, str]:

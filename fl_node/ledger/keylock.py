@@ -9,12 +9,15 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from fl_node.errors import KeyInUse, LedgerError
 
 ENV_FOLDER: Final = "FL_NODE_LOCKS"
+_STATE_LOCK: Final = "key.lock"
 
 
 def lock_folder() -> Path:
@@ -48,7 +51,7 @@ class KeyLock:
         paths = [lock_folder() / f"{chain}-{account.lower()}.lock"]
         if state is not None:
             state.mkdir(parents=True, exist_ok=True)
-            paths.append(state / "key.lock")
+            paths.append(state / _STATE_LOCK)
         self._held: list[int] = []
         try:
             for path in paths:
@@ -62,6 +65,20 @@ class KeyLock:
         for descriptor in self._held:
             os.close(descriptor)
         self._held = []
+
+
+@contextmanager
+def alone(state: Path) -> Iterator[None]:
+    """While this lasts, no peer runs with a state folder.
+
+    Raises:
+        KeyInUse: one does.
+    """
+    descriptor = _take(state / _STATE_LOCK, f"in {state}")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _take(path: Path, account: str) -> int:

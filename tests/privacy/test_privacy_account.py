@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from fl_node.budget import FILE_NAME, Account, Spending
-from fl_node.errors import BudgetSpent, StoreFull, UsageError
+from fl_node.cli.privacy import _give_up
+from fl_node.errors import BudgetSpent, KeyInUse, StoreFull, UsageError
+from fl_node.ledger.keylock import KeyLock
 
 ONCE = {"noise_multiplier": 1.5, "sample_rate": 0.1, "steps": 20}
 
@@ -48,6 +50,22 @@ def test_a_kill_leaves_the_account_before_or_after_an_entry_and_nothing_between(
     done = subprocess.run([sys.executable, "-c", CHILD, tmp_path, when], check=False)
     assert done.returncode == -signal.SIGKILL
     assert [one.sequence for one in Account(tmp_path, "chain").spent] == known
+
+
+def test_a_budget_is_not_given_up_behind_the_back_of_a_peer_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The peer has the account in memory, and would write it without that."""
+    monkeypatch.setenv("FL_NODE_LOCKS", str(tmp_path / "locks"))
+    running = Account(tmp_path, "chain")
+    lock = KeyLock("31337", "0x" + "1" * 40, tmp_path)
+    with pytest.raises(KeyInUse, match="stop it first"):
+        _give_up(tmp_path, "chain")
+    running.spend(1, **ONCE, epsilon=0.5)
+    lock.close()
+    _give_up(tmp_path, "chain")
+    account = Account(tmp_path, "chain")
+    assert account.assumed_spent and account.epsilon == 0.5
 
 
 def test_nothing_is_entered_that_cannot_be_written(tmp_path: Path) -> None:
