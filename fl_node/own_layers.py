@@ -98,8 +98,9 @@ class OwnLayers:
         path = self._path(folder, sequence)
         scratch = path.with_suffix(".new")
         try:
-            folder.mkdir(exist_ok=True)
-            with scratch.open("wb") as sink:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            scratch.unlink(missing_ok=True)  # whatever mode a crash may have left it with
+            with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as sink:
                 for buffer in weights.encode(own, self._name(sequence)):
                     sink.write(buffer)
                 sink.flush()

@@ -127,6 +127,8 @@ def test_personal_tensors_that_are_lost_start_from_the_genesis_again(tmp_path: P
     peer = twins.peer(1)
     play(peer)
     (file,) = (tmp_path / "peer-1" / "personal").glob("*.safetensors")
+    # Plain weights that were trained on the rows here, and are nobody else's.
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     layers = OwnLayers(spec, lambda: twins.genesis, tmp_path / "peer-1", "twins")
     shared = published(spec, twins.genesis)
     assert weights.digest(layers.join(shared, 1)) != weights.digest(twins.genesis)
