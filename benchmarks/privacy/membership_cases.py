@@ -25,7 +25,9 @@ EPSILONS: Final = (8.0, 3.0, 1.0)
 SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
     {
         "few rows, logistic": Setting("fashion-mnist", "logistic", 200),
-        "few rows, cnn": Setting("fashion-mnist", "cnn", 200, optimizer="adam", learning_rate=5e-3, batch_size=32),
+        "few rows, cnn": Setting(
+            "fashion-mnist", "cnn", 200, rounds=5, optimizer="adam", learning_rate=5e-3, batch_size=32
+        ),
         "more rows, logistic": Setting("mnist", "logistic", 2000),
     }
 )
