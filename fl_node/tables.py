@@ -221,10 +221,7 @@ class EncodingSpec(Table):
     )
     block: Annotated[int, Field(ge=8, le=65_536)] = Field(256, description="int8-delta: values that share one scale")
     density: Annotated[float, Field(gt=0.0, le=0.5)] = Field(
-        0.35, description="top-k-delta: part of each tensor's values that is sent"
-    )
-    levels: Annotated[int, Field(ge=1, le=127)] = Field(
-        4, description="top-k-delta: whole numbers, each way from zero, that a sent value is rounded to"
+        0.42, description="top-k-delta: part of each tensor's values that is sent"
     )
     error_feedback: bool = Field(True, description="deltas: add what the last update could not carry to the next one")
     compress: Literal["auto", "never"] = Field("auto", description="zstd, where it makes the bytes fewer")

@@ -45,7 +45,6 @@ specs = st.builds(
     full=st.sampled_from(["f32", "f16", "int8"]),
     block=st.sampled_from([8, 64, 256, 65_536]),
     density=st.sampled_from([0.001, 0.01, 0.05, 0.3, 0.5]),
-    levels=st.sampled_from([1, 3, 127]),
     error_feedback=st.booleans(),
     compress=st.sampled_from(["auto", "never"]),
 )

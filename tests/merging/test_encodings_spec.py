@@ -30,7 +30,7 @@ def test_full_kinds_do_not_mind():
         parsed(f'[encoding]\nkind = "{kind}"\nfull_every = 1\n[content]\nretention_rounds = 1')
 
 
-LINES = ["density = 0.0", "density = 0.6", "levels = 128", "block = 7", 'full = "i8"', 'kind = "int4"']
+LINES = ["density = 0.0", "density = 0.6", "block = 7", 'full = "i8"', 'kind = "int4"']
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -52,15 +52,16 @@ def fused(schema: Schema) -> list[str]:
     return [name for name in sorted(schema) if schema[name].dtype in ("F32", "F64") and schema[name].count]
 
 
-def pack(schema: Schema, found: Mapping[str, Change], block: int) -> dict[str, Array]:
-    """A payload's arrays by key; empty where nothing changes. Either all changes have places or none has."""
+def pack(schema: Schema, found: Mapping[str, Change]) -> dict[str, Array]:
+    """A payload's arrays by key; empty where nothing changes. Either all changes have places or none has, and all have
+    the same block."""
     if not found:
         return {}
     names = fused(schema)
     changed = [name for name in names if name in found]
     arrays = {
         CHANGED: np.packbits([name in found for name in names], bitorder="little"),
-        BLOCK: np.array([block], "<u4"),
+        BLOCK: np.array([found[changed[0]].block], "<u4"),
         CODES: np.concatenate([found[name].codes for name in changed]),
         SCALES: np.concatenate([found[name].scales for name in changed]),
     }

@@ -21,6 +21,8 @@ from fl_node.tables import EncodingSpec
 
 #: Largest code of top-k-delta's full updates: they need not be much better than what stands between them.
 FULL_LEVELS: Final = 15
+#: Of top-k-delta each tensor has one scale.
+_ONE_BLOCK: Final = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ def encode(
         whole[name] = decoded[name]
     for array in decoded.values():
         array.flags.writeable = False
-    buffers = container.write({**whole, **changes.pack(schema, found, spec.block)}, origin, PAYLOAD)
+    buffers = container.write({**whole, **changes.pack(schema, found)}, origin, PAYLOAD)
     # Plain values hardly shrink, and as they are, any tool reads them.
     frame = shrunk(buffers) if spec.compress == "auto" and kind is not Encoding.SAFETENSORS else None
     plain_bytes = len(container.header_of(schema, origin)) + sum(one.nbytes for one in schema.values())
@@ -118,7 +120,7 @@ def _one(
     change = _change(kind, spec, goal, before)
     if change is None:
         return goal, goal
-    if not change.codes.any():
+    if not (change.codes.any() and change.scales.any()):
         return None, before
     try:
         return change, change.added_to(name, before)
@@ -135,15 +137,8 @@ def _change(kind: Encoding, spec: EncodingSpec, goal: Array, before: Array) -> C
         coded = blocks.quantised(values, spec.block, top)
         return None if coded is None else Change(None, *coded, spec.block)
     places = sparse.largest(values, spec.density)
-    coded = blocks.quantised(values[places], spec.block, spec.levels)
-    if coded is None:
-        return None
-    # What was rounded to nothing need not be named either.
-    if coded[0].any() and not coded[0].all():
-        places = places[coded[0] != 0]
-        coded = blocks.quantised(values[places], spec.block, spec.levels)
-        assert coded is not None, "the largest value is as it was"
-    return Change(places, *coded, spec.block)
+    coded = sparse.coarse(values[places])
+    return None if coded is None else Change(places, *coded, _ONE_BLOCK)
 
 
 def _added(name: str, tensor: Array, residual: Array) -> Array:

@@ -9,8 +9,11 @@ import numpy as np
 
 from fl_node.errors import MalformedWeights
 from fl_node.merging.container import Array
+from fl_node.merging.encodings.blocks import TOP
 from fl_node.merging.encodings.kinds import BITMAP, GAPS
 
+#: Part of a step that is rounded up to one.
+_LEAST: Final = 0.6
 _CHUNK: Final = 1 << 18
 _WORDS: Final = (np.dtype("u1"), np.dtype("<u2"), np.dtype("<u4"))
 
@@ -29,6 +32,30 @@ def largest(change: Array, density: float) -> Array:
     above = np.flatnonzero(sizes > least)
     ties = np.flatnonzero(sizes == least)[: k - above.size]
     return np.sort(np.concatenate([above, ties]))
+
+
+def coarse(values: Array) -> tuple[Array, Array] | None:
+    """Codes and one scale of values that were chosen to be sent; ``None`` where the scale is beyond float32.
+
+    The step follows from the least of them, which gets the code 1: step = least / 0.6, code = floor(|value| / step +
+    0.4), 1 to 127, with the value's sign. Rounding down a little makes small codes frequent, which zstd writes in few
+    bits. The scale is what fits best then, sum(code x value) / sum(code^2), rounded to float32.
+
+    Args:
+        values: float64 of shape ``[n]``, finite, none of them 0, n >= 1.
+
+    Returns:
+        int8 codes of shape ``[n]``, none of them 0, and a float32 scale of shape ``[1]``.
+    """
+    sizes = np.abs(values)
+    with np.errstate(over="ignore"):
+        steps = sizes / (sizes.min() / _LEAST)
+    codes = np.copysign(np.clip(np.floor(steps + (1 - _LEAST)), 1, TOP), values)
+    # Of means, not sums: values near the largest double must not overflow.
+    scale = np.float64((codes / codes.size * values).sum() / np.square(codes).mean())
+    with np.errstate(over="ignore", under="ignore"):
+        scales = np.array([scale], np.float32)
+    return (codes.astype(np.int8), scales) if np.isfinite(scales).all() else None
 
 
 def written(places: Array, count: int) -> tuple[str, Array]:
