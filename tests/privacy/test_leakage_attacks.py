@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.privacy import membership_cases
 from benchmarks.privacy.inversion import by_division, by_search, difference
 from benchmarks.privacy.likeness import compare, matched, psnr, squared_errors, ssim
 from benchmarks.privacy.membership import (
@@ -21,11 +23,11 @@ from benchmarks.privacy.membership import (
     most_true_positives,
     true_positives,
 )
-from benchmarks.privacy.worlds import answers, mean, play, trainer
+from benchmarks.privacy.worlds import Rows, Setting, answers, mean, play, trainer
 from fl_node.learning.dataset import Dataset
 from fl_node.learning.models import Weights, build, genesis
 from fl_node.spec import Spec
-from fl_node.tables import ModelSpec, RoundsSpec, TaskSpec, TrainingSpec
+from fl_node.tables import ModelSpec, PrivacySpec, RoundsSpec, TaskSpec, TrainingSpec
 
 SIDE = 8
 
@@ -101,6 +103,22 @@ class TestMembership:
             loss_threshold(losses(spec(), played.merged, strangers)),
         )
         assert own > merged + 0.03
+
+    def test_the_attacker_does_not_know_the_noise(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With the peers' numbers its federation would draw their noise, and calibration would take it off."""
+        rows = [drawn(30, seed) for seed in (1, 2)]
+        setting = Setting("mnist", "logistic", 30, peers=2, rounds=1)
+        monkeypatch.setattr(Setting, "spec", lambda *_: private)
+        private = spec("logistic", epochs=1, batch_size=30).model_copy(
+            update={"privacy": PrivacySpec(mechanism="example", epsilon=1.0, delta=1e-3)}
+        )
+        monkeypatch.setattr(membership_cases, "deal", lambda *_: Rows(rows, rows, rows, rows[0]))
+        theirs = play(private, rows).updates
+        again = play(private, rows).updates
+        own = membership_cases.shadows(setting, (), 1.0, 0, Path()).updates
+        for mine, before, same in zip(own, theirs, again, strict=True):
+            assert (before["linear.weight"] == same["linear.weight"]).all()
+            assert (before["linear.weight"] != mine["linear.weight"]).mean() > 0.99
 
     def test_area_is_that_of_others(self) -> None:
         draw = np.random.default_rng(0)
