@@ -318,3 +318,36 @@ def test_without_any_file(demo: Demo, tmp_path: Path) -> None:
     bare = end(runs[2])
     assert bare.code == 41 and set(bare.told["counts"]["selection"]) == {"unknown"}
     assert set(bare.told["counts"]["canonical"]) == set(bare.told["counts"]["included"]) == {"ok"}
+
+
+def test_with_a_members_keys_with_none_and_with_such_that_others_may_read(
+    demo: Demo, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FL_NODE_PASSWORD", "demo")
+    named = ["audit", "--federation", str(demo.file), "--work", str(tmp_path / "work"), "--json", *demo.stores()]
+
+    def look(*argv: str) -> tuple[int, dict[str, Any], str]:
+        code = main([*named, *argv])
+        out, err = capsys.readouterr()
+        assert "SECRET" not in out + err and "defect" not in err
+        return code, json.loads(out)["counts"] if out else {}, err
+
+    own = ["--state", str(demo.folder / "site-c")]
+    code, counts, _ = look(*own)
+    assert code == 0 and set(counts["commitment"]) == {"ok"}
+    # What these keys found out is kept, for them alone.
+    raw = b"".join(path.read_bytes() for path in (tmp_path / "work").glob("results.sqlite*"))
+    assert raw.count(b"age-encryption.org/v1") >= 9 and b'"commitment"' not in raw
+    code, counts, said = look()
+    assert (
+        code == 41 and set(counts["commitment"]) == set(counts["well-formed"]) == {"unknown"} and "--identity" in said
+    )
+    assert set(counts["sealed"]) == set(counts["bytes"]) == {"ok"}
+    assert look(*own)[0] == look(*demo.identity())[0] == 0
+    shown = tmp_path / "shown.key"
+    shown.write_bytes(Path(demo.identity()[1]).read_bytes())
+    shown.chmod(0o640)
+    code, _, said = look("--identity", str(shown))
+    assert code == 28 and "chmod 600" in said
+    monkeypatch.setenv("FL_NODE_PASSWORD", "another")
+    assert look(*own)[0] == 5
