@@ -75,6 +75,11 @@ class Account:
         """Whether the operator has given the budget up (:meth:`assume_spent`)."""
         return self._assumed
 
+    def told(self, budget: float) -> float:
+        """What to say that was spent: where it is not known, all of the budget (epsilon), for no training ever goes
+        beyond that."""
+        return budget if self._assumed else self.epsilon
+
     @property
     def epsilon(self) -> float:
         """Spent so far, by the trainings that are known."""

@@ -92,7 +92,7 @@ def _accountant() -> Callable[..., int]:
 def _as_json(asked: PrivacySpec, account: Account, left: int | None, unknown: str) -> dict[str, Any]:
     return {
         "mechanism": asked.mechanism,
-        "epsilon": account.epsilon,
+        "epsilon": account.told(asked.epsilon),
         "delta": asked.delta,
         "budget_epsilon": asked.epsilon,
         "clip_norm": asked.clip_norm,
@@ -111,9 +111,9 @@ def _print(spec: Spec, account: Account, left: int | None, unknown: str) -> None
     out = Out(highlight=False, markup=False)
     whose = "each row of this peer's (DP-SGD)" if asked.mechanism == "example" else "each update of this peer's"
     out.print(f"differential privacy of {whose}")
-    out.print(f"spent     epsilon {account.epsilon:.4g} of {asked.epsilon:g}, at delta {asked.delta:g}")
+    out.print(f"spent     epsilon {account.told(asked.epsilon):.4g} of {asked.epsilon:g}, at delta {asked.delta:g}")
     if account.assumed_spent:
-        out.print("          given up: what was spent is not known, and nothing will be any more")
+        out.print("          given up: what was spent is not known, so all of it counts; nothing will be any more")
     more = " or more" if left == _planned(spec) else ""
     told = "unknown" if left is None else f"{left}{more} round{'s' * (left != 1)} of training like the last"
     out.print(f"left      {told}{f': {unknown}' if unknown else ''}")

@@ -121,8 +121,9 @@ class Privacy:
         """What an operator should know when a peer starts: a line, and the numbers in it."""
         asked, left = self._asked, self.left()
         whose = "each row" if self.by_example else "each update"
+        spent = self.account.told(asked.epsilon)
         text = (
-            f"differential privacy of {whose}: epsilon {self.account.epsilon:.3g} of {asked.epsilon:g} spent at delta "
+            f"differential privacy of {whose}: epsilon {spent:.3g} of {asked.epsilon:g} spent at delta "
             f"{asked.delta:g}, noise {self.noise_multiplier:.4g} times {asked.clip_norm:g}; "
         )
         if self.account.assumed_spent:
@@ -146,7 +147,7 @@ class Privacy:
             why = "was given up" if self.account.assumed_spent else f"would be {found:.4g} with another training"
             raise BudgetSpent(
                 f"the privacy budget of epsilon {asked.epsilon:g} at delta {asked.delta:g}: spent are "
-                f"{self.account.epsilon:.4g}, which {why}; this peer goes on merging, and trains no more"
+                f"{self.account.told(asked.epsilon):.4g}, which {why}; this peer goes on merging, and trains no more"
             )
         noise, rate, steps = self.training
         self.account.spend(sequence, noise_multiplier=noise, sample_rate=rate, steps=steps, epsilon=found)
@@ -157,7 +158,7 @@ class Privacy:
         return {
             "mechanism": self._mechanism,
             "accountant": accountant.NAMES[self._mechanism],
-            "epsilon": self.account.epsilon,
+            "epsilon": self.account.told(self._asked.epsilon),
             "delta": self._asked.delta,
             "budget_epsilon": self._asked.epsilon,
             "noise_multiplier": self.noise_multiplier,

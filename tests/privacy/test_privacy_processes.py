@@ -96,6 +96,8 @@ def test_the_life_of_a_budget(made: Consortium) -> None:
     assert on.wait() == 0, on.stderr
     assert "the rest was given up" in on.events("privacy")[0]["text"]
     later = reports(made)[4:]
+    budget = later[-1]["privacy"]["budget_epsilon"]  # type: ignore[index]
+    assert {report["privacy"]["epsilon"] for report in later[1:]} == {budget}  # type: ignore[index]
     assert [bool((report["training"] or {}).get("untrained")) for report in later[:-1]] == [True] * len(later[:-1])  # type: ignore[attr-defined]
     made.replay().check()
 

@@ -326,6 +326,9 @@ def test_a_budget_given_up_trains_no_more(private_spec: Specs, blobs: Rows) -> N
     account.assume_spent()
     with pytest.raises(BudgetSpent, match="was given up"):
         trainer.train(genesis(trainer.spec), 1)
+    # What was spent is not known: it counts as all, which is the most that it can be. Zero would be a lie.
+    assert trainer.privacy is not None and trainer.privacy.told()["epsilon"] == trainer.spec.privacy.epsilon
+    assert account.epsilon == 0.0
 
 
 CHILD = """
