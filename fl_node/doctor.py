@@ -71,8 +71,8 @@ def _privacy(config: NodeConfig, federation: Federation, deployment: Deployment)
     finding, account = _checked("privacy budget", lambda: Account(config.state_path, ledger), mend)
     if account is None:
         return finding
-    rest = "; the rest was given up" if account.assumed_spent else ""
-    spent = f"epsilon {account.epsilon:.4g} of {asked.epsilon:g} spent at delta {asked.delta:g}{rest}"
+    rest = "; it was given up, so all of it counts" if account.assumed_spent else ""
+    spent = f"epsilon {account.told(asked.epsilon):.4g} of {asked.epsilon:g} spent at delta {asked.delta:g}{rest}"
     return Finding("privacy budget", "ok", f"{spent}, in {len(account.spent)} trainings")
 
 

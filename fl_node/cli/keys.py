@@ -252,9 +252,13 @@ def _export(arguments: argparse.Namespace) -> int:
 def _write_new(path: Path, content: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as sink:
-            sink.write(content)
-            sink.flush()
-            os.fsync(sink.fileno())
+        try:
+            with os.fdopen(descriptor, "wb") as sink:
+                sink.write(content)
+                sink.flush()
+                os.fsync(sink.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)  # nobody looks after half a file of keys
+            raise
     except OSError as cause:
         raise KeyringError(f"cannot write {path}: {cause.strerror}; name another file with --output") from cause

@@ -92,7 +92,7 @@ def _stores(config: NodeConfig) -> Iterator[list[ContentStore]]:
 def _given(name: str, view: View, stores: list[ContentStore]) -> Buffer:
     """The bytes of a file, or of a CID."""
     path = Path(name)
-    if path.is_file():
+    if _is_file(path):
         most = most_file_bytes(view, stores)
         try:
             with path.open("rb") as file:
@@ -107,6 +107,13 @@ def _given(name: str, view: View, stores: list[ContentStore]) -> Buffer:
     except (ContentError, UsageError) as cause:
         raise UsageError(f"{name[:200]!r} is neither a file nor a CID: {cause}") from cause
     return fetched(view, cid, stores)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # too long for a name
+        return False
 
 
 def _write(out: Path, data: memoryview) -> None:

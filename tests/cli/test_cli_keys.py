@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,10 +12,12 @@ import pytest
 from left_by_demo import Finished
 
 from fl_node.chains import FUNDERS, set_balance
+from fl_node.cli.keys import _write_new
+from fl_node.cli.share import _is_file
 from fl_node.content.blockstore import Blockstore
 from fl_node.content.gateway import Gateway
 from fl_node.content.names import cid_of_update
-from fl_node.errors import Unreadable
+from fl_node.errors import KeyringError, Unreadable
 from fl_node.key_keeping import Secrecy
 from fl_node.keys import load, store
 from fl_node.ledger.keylock import KeyLock
@@ -117,6 +121,22 @@ def test_an_export_needs_the_password_and_keys(finished: Finished, tmp_path: Pat
 
 
 # ---- rotate ----
+
+
+def test_an_export_that_does_not_fit_leaves_no_half_file_of_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(KeyringError, match="No space left on device"):
+        _write_new(tmp_path / "keys", b"AGE-SECRET-KEY-1")
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_is_too_long_for_a_file_s_name_is_no_file() -> None:
+    assert not _is_file(Path("b" * 300)) and _is_file(Path(__file__))
 
 
 def test_a_rotation_announces_a_fresh_key_and_keeps_the_old_one(finished: Finished) -> None:
