@@ -102,9 +102,7 @@ def impossible(spec: Spec | None, prefix: Prefix, entry: UpdateEntry) -> str | N
         for name, ppm in claims:
             if not is_released(spec.privacy, ppm):
                 told = f"a multiple of {spec.privacy.score_step_ppm:,}" if spec.privacy.scores == "coarse" else "0"
-                return (
-                    f"it records a {name} of {ppm:,} ppm; expected {told}, by the spec's privacy.scores"
-                )
+                return f"it records a {name} of {ppm:,} ppm; expected {told}, by the spec's privacy.scores"
         return _two_scores(spec, prefix, entry)
     for name, ppm in claims if spec.task.metric == "accuracy" else ():
         if right_answers(ppm, update.test_samples) is None:
