@@ -33,6 +33,9 @@ class Opening(Protocol):
             MalformedWeights: it is no age file, or holds more than ``most_bytes``.
         """
 
+    def holds(self, content: bytes) -> bool:
+        """Whether it needs no ciphertext of an update, for what that holds is kept here."""
+
 
 def most_payload_bytes(schema: Schema) -> int:
     """No update of this model has more bytes before it is encrypted."""

@@ -92,6 +92,14 @@ class Secrecy:
         """
         return self.recall(content, most_bytes) or (age.unseal(data, self.keys.identities(), most_bytes), None)
 
+    def holds(self, content: bytes) -> bool:
+        """Whether the vault has an update, so that no ciphertext is needed.
+
+        Raises:
+            KeyringError: the vault cannot be read.
+        """
+        return self.vault.has(content)
+
     def recall(self, content: bytes, most_bytes: int) -> tuple[Buffer, int | None] | None:
         """What the vault has of an update, for whoever has no ciphertext; ``None``: nothing."""
         found = self.vault.get(content, most_bytes)
@@ -107,6 +115,10 @@ class GivenKeys:
     def open(self, content: bytes, data: Buffer, most_bytes: int) -> tuple[Buffer, int | None]:
         """As :meth:`Secrecy.open`."""
         return age.unseal(data, self._identities, most_bytes), None
+
+    def holds(self, content: bytes) -> bool:
+        """Nothing: there is no vault."""
+        return False
 
 
 # ---- rules -----------------------------------------------------------------------------------------------------

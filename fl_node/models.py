@@ -112,6 +112,8 @@ def obtain_model(
         most = most_content_bytes(spec, schema)
 
         def bytes_of(entry: UpdateEntry) -> Buffer:
+            if opener is not None and opener.holds(entry.content):
+                return b""
             return stored_or_fetched(entry, prefix, stores, fetcher, most)
 
         decoder = Decoder(spec, schema, lambda: published(spec, genesis), bytes_of, opener)

@@ -123,6 +123,8 @@ def providers(prefix: Prefix, ref: UpdateRef, own: int) -> tuple[str | Endpoint,
         if number == own or facts.announcement is None or not (facts.active or number == ref.peer):
             continue
         said = facts.announcement
+        if not said.endpoint:  # who only audits serves nothing
+            continue
         if not any(said.tls_pin):
             endpoints.setdefault(said.endpoint)
             continue

@@ -30,3 +30,7 @@ class AtHand:
             except Unreadable as cause:
                 why = why or cause
         raise why or Unreadable("there is no key here to try")
+
+    def holds(self, content: bytes) -> bool:
+        """Whether one of them needs no ciphertext."""
+        return any(opener.holds(content) for opener in self.openers)

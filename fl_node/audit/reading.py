@@ -37,6 +37,10 @@ class NoKeys:
         """As :class:`fl_node.decoding.Opening` says."""
         return age.unseal(data, (), most_bytes), None
 
+    def holds(self, content: bytes) -> bool:
+        """Nothing."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class _Weights:

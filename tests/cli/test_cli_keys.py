@@ -213,7 +213,8 @@ def test_what_is_shared_is_served_by_its_cid(finished: Finished, newcomer: Path,
     finished.command("keys", "rotate", *where, **DEMO)
     share = ("share", "2#2", "--to", "4", "--state", finished.state("a"), "--output", tmp_path / "x.age")
     name = finished.json(*share, **DEMO)["cid"]
-    finished.command("receive", name, *where, code=21, **DEMO)  # nobody serves it now
+    nobody = finished.command("receive", name, *where, code=21, **DEMO)  # nobody serves it now
+    assert "the endpoint ''" not in nobody.stderr  # the newcomer's own, which serves nothing
     endpoint = urlsplit(finished.json("peers", "--state", finished.state("a"))[0]["endpoint"])
     content = Blockstore(finished.state("a") / "content")
     assert endpoint.hostname and endpoint.port
@@ -223,6 +224,8 @@ def test_what_is_shared_is_served_by_its_cid(finished: Finished, newcomer: Path,
             assert "2#2" in finished.command(*model, code=27, **DEMO).stderr
             assert finished.json("receive", name, *where, **DEMO)["update"] == "2#2"
             assert finished.json(*model, **DEMO)["update"] == "2#2"
+        # The vault has it, so nobody need give its ciphertext any more.
+        assert finished.json(*model, "--force", **DEMO)["update"] == "2#2"
     finally:
         content.close()
 
