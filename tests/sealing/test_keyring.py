@@ -207,6 +207,7 @@ def test_a_key_is_overwritten_before_it_is_deleted(folder: Path, monkeypatch: py
 
 def test_leftovers_of_a_writer_that_died_go_after_a_while(folder: Path) -> None:
     import os
+import shutil
 
     Keyring(folder, SECRET)
     fresh, stale = folder / ".new-fresh", folder / ".new-stale"
@@ -263,3 +264,13 @@ def test_the_vault_key_follows_from_the_account_by_hkdf() -> None:
     assert from_private_key("0x" + "18" * 32).derive(VAULT_INFO) != theirs
     assert theirs.hex() not in repr(signer)
     unseal(seal(b"x", [Identity.of(theirs).public]), [Identity.of(signer.derive(VAULT_INFO))], 1)
+
+
+def test_a_folder_that_is_deleted_meanwhile_is_told_and_made_anew_at_the_next_start(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    ring = Keyring(folder, bytes(range(32)))
+    first = ring.make(0, 0).public
+    shutil.rmtree(folder)
+    with pytest.raises(KeyringError, match="was deleted while it was in use; put it back, or start again"):
+        ring.make(1, 0)
+    assert Keyring(folder, bytes(range(32))).make(0, 0).public != first
