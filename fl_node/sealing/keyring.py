@@ -281,8 +281,8 @@ def _locked(path: Path) -> Iterator[None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except FileNotFoundError as cause:
         raise KeyringError(
-            f"the folder {path.parent} was deleted while it was in use; put it back, or start again without it: a fresh "
-            "key is announced then, and what was encrypted to the old ones cannot be read here"
+            f"the folder {path.parent} was deleted while it was in use; put it back, or start again without it: a "
+            "fresh key is announced then, and what was encrypted to the old ones cannot be read here"
         ) from cause
     except OSError as cause:
         raise KeyringError(f"cannot open the lock {path}: {cause.strerror}; check the folder's permissions") from cause

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -207,7 +208,6 @@ def test_a_key_is_overwritten_before_it_is_deleted(folder: Path, monkeypatch: py
 
 def test_leftovers_of_a_writer_that_died_go_after_a_while(folder: Path) -> None:
     import os
-import shutil
 
     Keyring(folder, SECRET)
     fresh, stale = folder / ".new-fresh", folder / ".new-stale"
