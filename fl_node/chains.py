@@ -298,9 +298,9 @@ def _command(kind: ChainKind, port: int, state: Path | None, block_time_s: int |
 
 
 def _environment(folder: Path, block_time_s: int | None) -> Mapping[str, str]:
-    """The parent's, and nothing asked, cached or reported by Hardhat."""
+    """The parent's less its password, and nothing asked, cached or reported by Hardhat."""
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "FL_NODE_PASSWORD"},
         "FL_NODE_SCRATCH": str(folder),
         "FL_NODE_BLOCK_TIME_S": str(block_time_s or 0),
         "HARDHAT_DISABLE_TELEMETRY_PROMPT": "true",

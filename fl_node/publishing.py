@@ -179,7 +179,8 @@ def for_readers_now(peer: Peer, draft: Draft) -> Draft:
     if not _still_for(peer, draft, readers):
         entry = as_entry(peer, draft)
         payload, _ = decoder(peer).payload(entry, obtain(peer, entry).data)
-        draft = _with_sealed(draft, _stored(peer, [payload], draft.round))
+        sealed = _stored(peer, [payload], draft.round)
+        draft = _with_sealed(replace(draft, sizes={**(draft.sizes or {}), "update": sealed.size_bytes}), sealed)
     _tell_skipped(peer, readers)
     return draft
 

@@ -260,7 +260,9 @@ def _near(peer: Peer, draft: Draft) -> Draft:
     if not still_refers(peer, draft):
         peer.journal.discard()
         raise Moved(f"the chain dropped the update that the one of round {draft.round} refers to")
-    draft = peer.journal.save(for_readers_now(peer, draft))
+    sealed = for_readers_now(peer, draft)
+    if sealed is not draft:  # the report says how many bytes there are
+        draft = peer.journal.save(evaluate(peer, sealed))
     lag, most = peer.prefix.size - draft.seen, peer.spec.rounds.max_lag
     if lag <= most // 2:
         return draft

@@ -248,7 +248,7 @@ def _alternatives(names: Sequence[str]) -> x509.SubjectAlternativeName:
         try:
             found.append(x509.IPAddress(ipaddress.ip_address(name)))
         except ValueError:
-            found.append(x509.DNSName(name))
+            found.append(x509.DNSName(name if name.isascii() else name.encode("idna").decode()))
     return x509.SubjectAlternativeName(found)
 
 

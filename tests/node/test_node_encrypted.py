@@ -24,7 +24,7 @@ from fl_node.node import announce, keep_keys, next_goal, take_part
 from fl_node.prefix import Prefix
 from fl_node.readers import readers_at, sealed_for
 from fl_node.records import Flag, Reason, UpdateObjected, UpdateRef
-from fl_node.round import play_round
+from fl_node.round import evaluate, merge, play_round, train
 from fl_node.sealing.age import read_header
 from fl_node.spec import Spec, parse_federation
 
@@ -239,3 +239,24 @@ def test_a_peer_waits_for_keys_before_its_first_update(tmp_path: Path) -> None:
     take_part(twins.peer(1), "memory://1", NodeConfig(poll_s=0.01, retry_s=5.0))
     assert any(event.kind == "waiting" and "keys of" in event.text for _, event in twins.events)
     assert any(event.kind == "not-sealed-for" for _, event in twins.events)
+
+
+def test_who_came_while_a_peer_trained_reads_the_result_and_the_report_tells_its_size(tmp_path: Path) -> None:
+    twins = Twins(tmp_path, spec_of(planned=9), members=2, encrypted=True)
+    peers = lockstep(twins, 1, (1, 2))
+    goal = next_goal(peers[1])
+    assert goal is not None
+    draft, base = merge(peers[1], goal, None)
+    draft = evaluate(peers[1], train(peers[1], draft, base))
+    twins.chain.ledger().admit(twins.ledgers[3].account, "site-3")
+    newcomer = twins.peer(3)
+    announce(newcomer, "memory://3", 0.01)
+    play_round(peers[1], goal)
+    prefix = prefix_of(twins)
+    entry = prefix.update(UpdateRef(1, 2))
+    data = twins.read(cid_of(entry))
+    assert entry.content != draft.content and read_header(data).kinds.count("X25519") == 3
+    decoder_of(twins, twins.secrets[3]).tensors(entry, prefix)
+    report = json.loads(twins.read(Cid("raw", entry.update.report)))
+    assert report["bytes"]["update"] == len(data)
+    assert peers[1].trainer.trained == [1, 2]
