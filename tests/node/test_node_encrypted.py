@@ -233,7 +233,7 @@ def test_an_update_is_not_readable_in_the_store(tmp_path: Path) -> None:
 
 
 def test_a_peer_waits_for_keys_before_its_first_update(tmp_path: Path) -> None:
-    twins = Twins(tmp_path, spec_of("[privacy]\nkey_wait_s = 0.3\n", planned=1), size=2, encrypted=True)
+    twins = Twins(tmp_path, spec_of("[privacy]\nkey_wait_s = 0.3\n", planned=1, linger_s=0.1), size=2, encrypted=True)
     from fl_node.config import NodeConfig
 
     take_part(twins.peer(1), "memory://1", NodeConfig(poll_s=0.01, retry_s=5.0))

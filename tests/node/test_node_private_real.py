@@ -59,7 +59,8 @@ def test_outsiders_the_chain_operator_and_retired_peers_read_nothing_and_an_audi
     reading.announce(1, held.public, ZERO32, "")
     reading.close()
     running = [made.run(peer) for peer in (1, 2, 3)]
-    running[2].until(lambda: running[2].events("recorded"))
+    for run in running:
+        run.until(lambda run=run: run.events("recorded"))  # type: ignore[misc]
     running[2].kill()
     owner.retire(owner.peer(3).account, "left", owner.head().size)
     owner.close()
