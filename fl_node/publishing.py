@@ -167,9 +167,8 @@ def for_readers_now(peer: Peer, draft: Draft) -> Draft:
     was, by a log that is still the beginning of the log and not far behind.
 
     Raises:
-        Moved: the chain dropped this peer's own key, which is to be announced again.
-        StoreFull: nothing was changed.
-        ContentError, MalformedWeights, Unreadable: what was stored is lost.
+        Moved: the chain dropped this peer's own key, which is to be announced again; or what was stored is lost.
+        StoreFull, StoreUnreachable: nothing was changed.
     """
     if peer.secrecy is None:
         return draft
@@ -178,7 +177,12 @@ def for_readers_now(peer: Peer, draft: Draft) -> Draft:
         raise Moved("the chain as it is now has not this peer's key")
     if not _still_for(peer, draft, readers):
         entry = as_entry(peer, draft)
-        payload, _ = decoder(peer).payload(entry, obtain(peer, entry).data)
+        try:
+            payload, _ = decoder(peer).payload(entry, obtain(peer, entry).data)
+        except (StoreFull, StoreUnreachable):
+            raise
+        except (ContentError, MalformedWeights, Unreadable) as cause:
+            raise Moved(f"the bytes made for round {draft.round} are no longer there: {cause}") from cause
         sealed = _stored(peer, [payload], draft.round)
         draft = _with_sealed(replace(draft, sizes={**(draft.sizes or {}), "update": sealed.size_bytes}), sealed)
     _tell_skipped(peer, readers)
@@ -241,7 +245,10 @@ def _reference(peer: Peer, sequence: int) -> UpdateEntry | None:
     spec = peer.spec.encoding
     if spec.kind not in ("int8-delta", "top-k-delta") or sequence < 2:
         return None
-    before = peer.prefix.update(UpdateRef(peer.number, sequence - 1))
+    try:
+        before = peer.prefix.update(UpdateRef(peer.number, sequence - 1))
+    except LookupError:  # a reorganisation dropped it just now
+        return None
     links, at = 1, before
     while (earlier := referred(peer.prefix, at)) is not None:
         links, at = links + 1, earlier

@@ -21,7 +21,9 @@ from fl_node.merging import encodings
 from fl_node.merging.personal import published
 from fl_node.merging.weights import schema_of
 from fl_node.node import announce, keep_keys, next_goal, take_part
+from fl_node.peer import Moved
 from fl_node.prefix import Prefix
+from fl_node.publishing import for_readers_now
 from fl_node.readers import readers_at, sealed_for
 from fl_node.records import Flag, Reason, UpdateObjected, UpdateRef
 from fl_node.round import evaluate, merge, play_round, train
@@ -260,3 +262,25 @@ def test_who_came_while_a_peer_trained_reads_the_result_and_the_report_tells_its
     report = json.loads(twins.read(Cid("raw", entry.update.report)))
     assert report["bytes"]["update"] == len(data)
     assert peers[1].trainer.trained == [1, 2]
+
+
+def test_bytes_that_are_lost_before_the_record_are_made_again(tmp_path: Path) -> None:
+    twins = Twins(tmp_path, spec_of(planned=9), members=2, encrypted=True)
+    peers = lockstep(twins, 1, (1, 2))
+    goal = next_goal(peers[1])
+    assert goal is not None
+    draft, base = merge(peers[1], goal, None)
+    draft = evaluate(peers[1], train(peers[1], draft, base))
+    twins.chain.ledger().admit(twins.ledgers[3].account, "site-3")
+    announce(twins.peer(3), "memory://3", 0.01)
+    gone = Cid("raw", draft.content)
+    for pin in peers[1].store.pins():
+        if pin.cid == gone:
+            peers[1].store.unpin(gone, pin.label)
+    peers[1].store.gc()
+    peers[1].sync()
+    with pytest.raises(Moved, match="no longer there"):
+        for_readers_now(peers[1], draft)
+    play_round(peers[1], goal)
+    assert peers[1].trainer.trained == [1, 2, 2]
+    assert twins.read(cid_of(prefix_of(twins).update(UpdateRef(1, 2))))
