@@ -264,7 +264,7 @@ def _near(peer: Peer, draft: Draft) -> Draft:
     if sealed is not draft:  # the report says how many bytes there are
         draft = peer.journal.save(evaluate(peer, sealed))
     lag, most = peer.prefix.size - draft.seen, peer.spec.rounds.max_lag
-    if lag <= most // 2:
+    if lag <= most // 2 and _covers_own(peer, draft):
         return draft
     revised = _revised(peer, draft, peer.chain_time_s())
     if revised is None:
@@ -296,7 +296,13 @@ def _still_stands(peer: Peer, draft: Draft) -> bool:
     """Whether the log that a draft saw is still the beginning of the log, and not further back than the spec allows."""
     if draft.seen > peer.prefix.size or peer.prefix.size - draft.seen > peer.spec.rounds.max_lag:
         return False
-    return peer.index.root(draft.seen) == draft.seen_root
+    return _covers_own(peer, draft) and peer.index.root(draft.seen) == draft.seen_root
+
+
+def _covers_own(peer: Peer, draft: Draft) -> bool:
+    """Whether the log that a draft saw has this peer's previous update: a reorganised chain may have it further on."""
+    mine = peer.prefix.updates(peer.number)
+    return not mine or mine[-1].index < draft.seen
 
 
 def _with_content(peer: Peer, draft: Draft) -> Draft:
