@@ -288,7 +288,10 @@ def check_membership(facts: PeerFacts) -> None:
             f"{facts.retirement.reason}; ask the coordinator to admit a new address for your site"
         )
     if not facts.publishes:
-        raise NotAMember(f"{account} (peer {facts.number}) may not publish; ask the coordinator for that role")
+        raise NotAMember(
+            f"{account} (peer {facts.number}) may not publish; ask the coordinator for that role. To read and to audit "
+            "takes no running node: `fl-node keys rotate`, `fl-node audit --state`"
+        )
 
 
 def _account(federation: Federation, state: Path, ledger: str, prefix: Prefix, number: int) -> Account | None:

@@ -82,7 +82,16 @@ def publish_weights(peer: Peer, tensors: Tensors, sequence: int, round_number: i
     origin = weights.origin(identity.chain_id, identity.address, peer.number, sequence)
     residual = None if exact or peer.residuals is None else peer.residuals.before(sequence)
     reference = peer.genesis() if before is None else tensors_of(peer, before)
-    encoded = encodings.encode(spec, tensors, origin, reference=reference, delta=before is not None, residual=residual)
+    try:
+        encoded = encodings.encode(
+            spec, tensors, origin, reference=reference, delta=before is not None, residual=residual
+        )
+        weights.check_magnitude(encoded.decoded, peer.spec.merging.max_magnitude)
+    except (
+        MalformedWeights
+    ):  # what was carried over, or a rounding, goes beyond what others take: as it is, it does not
+        before, spec = None, spec.model_copy(update={"kind": "f32"})
+        encoded = encodings.encode(spec, tensors, origin, reference=peer.genesis(), delta=False)
     sealed = _stored(peer, encoded.buffers, round_number)
     if peer.residuals is not None:
         peer.residuals.keep(sequence, encoded.residual)

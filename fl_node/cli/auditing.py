@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fl_node.cli.flags import Command, entry, identities, settings
+from fl_node.cli.flags import Command, actions, entry, identities, settings
 
 
 def _ledger_source(sub: argparse.ArgumentParser) -> None:
@@ -79,16 +79,12 @@ def _audit(command: Command) -> None:
 
 def _checkpoint(command: Command) -> None:
     sub = command("checkpoint", "sign the log as it is now, verify what others signed, list what this peer has")
-    # A parser each: files after options would not be found otherwise.
-    actions = sub.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, summary in (
-        ("sign", "sign the log as it is now, unless it contradicts what was signed before"),
-        ("verify", "hold checkpoints against each other and the log; say who signed them"),
-        ("list", "what this peer signed, what it has of others, and what contradicts what"),
-    ):
-        action = actions.add_parser(name, help=summary, description=summary)
-        for flag in ("--json", "--verbose"):
-            action.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    summaries = {
+        "sign": "sign the log as it is now, unless it contradicts what was signed before",
+        "verify": "hold checkpoints against each other and the log; say who signed them",
+        "list": "what this peer signed, what it has of others, and what contradicts what",
+    }
+    for name, action in actions(sub, summaries):
         if name == "list":
             settings(action, "state")
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from fl_node.config import NodeConfig
 
@@ -36,9 +36,31 @@ def identities(parser: argparse.ArgumentParser, what: str = "to read encrypted u
     )
 
 
+def actions(
+    sub: argparse.ArgumentParser, summaries: Mapping[str, str]
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """What a command can do, each with a parser of its own: files after options would not be found otherwise. Takes
+    ``--json`` and ``--verbose`` on either side of the action's name."""
+    parsers = sub.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, summary in summaries.items():
+        action = parsers.add_parser(name, help=summary, description=summary)
+        for flag in ("--json", "--verbose"):
+            action.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        yield name, action
+
+
 def entry(text: str) -> int:
     """The number of an entry."""
+    return _number(text, "an entry, from 0")
+
+
+def peer(text: str) -> int:
+    """The number of a peer."""
+    return _number(text, "a peer, from 1")
+
+
+def _number(text: str, what: str) -> int:
     if not re.fullmatch("[0-9]{1,18}", text):
         shown = text if len(text) <= 20 else f"{text[:20]}... of {len(text)} characters"
-        raise argparse.ArgumentTypeError(f"got {shown}; expected the number of an entry, from 0")
+        raise argparse.ArgumentTypeError(f"got {shown}; expected the number of {what}")
     return int(text)

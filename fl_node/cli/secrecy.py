@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-
-from fl_node.cli.flags import Command, entry, settings
+from fl_node.cli.flags import Command, actions, peer, settings
 
 
 def _keys(command: Command) -> None:
     sub = command("keys", "the keys that updates are encrypted to: show, rotate or export this peer's")
-    actions = sub.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, summary in (
-        ("show", "every key that this peer announced, and which of them it still has"),
-        ("rotate", "announce a fresh key now, or have the running node do so in its next round"),
-        ("export", "write this peer's private keys as an age identity file"),
-    ):
-        action = actions.add_parser(name, help=summary, description=summary)
-        for flag in ("--json", "--verbose"):
-            action.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    summaries = {
+        "show": "every key that this peer announced, and which of them it still has",
+        "rotate": "announce a fresh key now, or have the running node do so in its next round",
+        "export": "write this peer's private keys as an age identity file",
+    }
+    for name, action in actions(sub, summaries):
         settings(action, "federation", "state", "rpc", "key")
         if name != "show":
             settings(action, "password_file")
@@ -31,7 +26,7 @@ def _share(command: Command) -> None:
     sub = command("share", "give a member an update that was not encrypted to it: decrypt, and encrypt for its key")
     settings(sub, "federation", "state", "rpc", "key", "password_file", "content", "ipfs_api")
     sub.add_argument("update", metavar="UPDATE|CID", help="an update such as 3#12, or the CID of its content")
-    sub.add_argument("--to", type=entry, required=True, metavar="PEER", help="number of the member")
+    sub.add_argument("--to", type=peer, required=True, metavar="PEER", help="number of the member")
     sub.add_argument("--output", default=None, metavar="FILE", help="age file to write (default: UPDATE-for-PEER.age)")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import made_rows
 import pytest
 import torch
 
@@ -31,16 +31,8 @@ def make_spec() -> MakeSpec:
 
 @pytest.fixture
 def blobs() -> Callable[..., Dataset]:
-    """Rows around one centre per class: ``blobs(rows, width, classes, seed)``."""
-
-    def make(rows: int = 120, width: int = 6, classes: int = 3, seed: int = 0) -> Dataset:
-        random = np.random.default_rng(seed)
-        labels = np.arange(rows) % classes
-        centres = random.normal(0.0, 2.0, (classes, width))
-        features = centres[labels] + random.normal(0.0, 1.0, (rows, width))
-        return Dataset(features.astype(np.float32), labels.astype(np.int64))
-
-    return make
+    """``blobs(rows, width, classes, seed)``: :func:`made_rows.blobs`."""
+    return made_rows.blobs
 
 
 @pytest.fixture

@@ -33,7 +33,9 @@ PASSWORD = "of a test"
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
     """Two peers that have played their rounds and closed."""
     with DevChain.start("anvil") as chain:
-        made = found(tmp_path_factory.mktemp("watched"), chain, 2, rounds={"linger_s": 5.0, "mode": "sync"})
+        # Each waits for the other's key: what was sealed without it could not be looked at.
+        rounds, privacy = {"linger_s": 5.0, "mode": "sync"}, {"key_wait_s": 20.0}
+        made = found(tmp_path_factory.mktemp("watched"), chain, 2, rounds=rounds, privacy=privacy)
         runs = [made.run(1), made.run(2)]
         assert [run.wait() for run in runs] == [0, 0], [run.stderr for run in runs]
         yield made

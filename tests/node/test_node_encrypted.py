@@ -13,9 +13,11 @@ from twins import Twins
 from fl_node import readers
 from fl_node.audit.sealed import sealed
 from fl_node.audit.verdicts import Result
+from fl_node.config import NodeConfig
 from fl_node.content.cid import Cid
 from fl_node.decoding import Decoder
 from fl_node.errors import Unreadable
+from fl_node.journal import Draft
 from fl_node.key_keeping import Secrecy
 from fl_node.merging import encodings
 from fl_node.merging.personal import published
@@ -26,7 +28,7 @@ from fl_node.prefix import Prefix
 from fl_node.publishing import for_readers_now
 from fl_node.readers import readers_at, sealed_for
 from fl_node.records import Flag, Reason, UpdateObjected, UpdateRef
-from fl_node.round import evaluate, merge, play_round, train
+from fl_node.round import Goal, evaluate, merge, play_round, train
 from fl_node.sealing.age import read_header
 from fl_node.spec import Spec, parse_federation
 
@@ -236,23 +238,26 @@ def test_an_update_is_not_readable_in_the_store(tmp_path: Path) -> None:
 
 def test_a_peer_waits_for_keys_before_its_first_update(tmp_path: Path) -> None:
     twins = Twins(tmp_path, spec_of("[privacy]\nkey_wait_s = 0.3\n", planned=1, linger_s=0.1), size=2, encrypted=True)
-    from fl_node.config import NodeConfig
-
     take_part(twins.peer(1), "memory://1", NodeConfig(poll_s=0.01, retry_s=5.0))
     assert any(event.kind == "waiting" and "keys of" in event.text for _, event in twins.events)
     assert any(event.kind == "not-sealed-for" for _, event in twins.events)
 
 
-def test_who_came_while_a_peer_trained_reads_the_result_and_the_report_tells_its_size(tmp_path: Path) -> None:
-    twins = Twins(tmp_path, spec_of(planned=9), members=2, encrypted=True)
+def with_a_newcomer(twins: Twins) -> tuple[dict[int, Any], Goal, Draft]:
+    """Peers 1 and 2 after a round; peer 1 has trained its next update, and then a third came."""
     peers = lockstep(twins, 1, (1, 2))
     goal = next_goal(peers[1])
     assert goal is not None
     draft, base = merge(peers[1], goal, None)
     draft = evaluate(peers[1], train(peers[1], draft, base))
     twins.chain.ledger().admit(twins.ledgers[3].account, "site-3")
-    newcomer = twins.peer(3)
-    announce(newcomer, "memory://3", 0.01)
+    announce(twins.peer(3), "memory://3", 0.01)
+    return peers, goal, draft
+
+
+def test_who_came_while_a_peer_trained_reads_the_result_and_the_report_tells_its_size(tmp_path: Path) -> None:
+    twins = Twins(tmp_path, spec_of(planned=9), members=2, encrypted=True)
+    peers, goal, draft = with_a_newcomer(twins)
     play_round(peers[1], goal)
     prefix = prefix_of(twins)
     entry = prefix.update(UpdateRef(1, 2))
@@ -266,13 +271,7 @@ def test_who_came_while_a_peer_trained_reads_the_result_and_the_report_tells_its
 
 def test_bytes_that_are_lost_before_the_record_are_made_again(tmp_path: Path) -> None:
     twins = Twins(tmp_path, spec_of(planned=9), members=2, encrypted=True)
-    peers = lockstep(twins, 1, (1, 2))
-    goal = next_goal(peers[1])
-    assert goal is not None
-    draft, base = merge(peers[1], goal, None)
-    draft = evaluate(peers[1], train(peers[1], draft, base))
-    twins.chain.ledger().admit(twins.ledgers[3].account, "site-3")
-    announce(twins.peer(3), "memory://3", 0.01)
+    peers, goal, draft = with_a_newcomer(twins)
     gone = Cid("raw", draft.content)
     for pin in peers[1].store.pins():
         if pin.cid == gone:
@@ -284,3 +283,19 @@ def test_bytes_that_are_lost_before_the_record_are_made_again(tmp_path: Path) ->
     play_round(peers[1], goal)
     assert peers[1].trainer.trained == [1, 2, 2]
     assert twins.read(cid_of(prefix_of(twins).update(UpdateRef(1, 2))))
+
+
+def test_what_was_carried_over_does_not_make_an_update_malformed(tmp_path: Path) -> None:
+    more = '[encoding]\nkind = "top-k-delta"\n[merging]\nmax_magnitude = 100.0\n'
+    twins = Twins(tmp_path, spec_of(more, planned=9), members=1, encrypted=True)
+    (peer,) = lockstep(twins, 1, (1,)).values()
+    rest = {name: array * 0 + 1000 for name, array in peer.genesis().items()}
+    assert peer.residuals is not None
+    peer.residuals.keep(1, rest)
+    play({1: peer}, 1)
+    prefix = prefix_of(twins)
+    second = prefix.update(UpdateRef(1, 2))
+    assert encodings.kind_of(second.update.encoding) == 0 and second.update.refers_to == 0
+    decoder_of(twins, twins.secrets[1]).tensors(second, prefix)
+    play({1: peer}, 1)
+    assert prefix_of(twins).update(UpdateRef(1, 3)).update.refers_to == UpdateRef(1, 2).packed()

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ torch.set_num_threads(1)
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parent.parent / "node"))
 sys.path.append(str(Path(__file__).parent.parent / "ledger"))
+sys.path.append(str(Path(__file__).parent.parent / "learning"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,13 +41,7 @@ def private_spec() -> Callable[..., Spec]:
 
 @pytest.fixture
 def blobs() -> Callable[..., Dataset]:
-    """Rows around one centre per class: ``blobs(rows, width, classes, seed)``."""
+    """``blobs(rows, width, classes, seed)``: :func:`made_rows.blobs`."""
+    import made_rows
 
-    def make(rows: int = 120, width: int = 6, classes: int = 3, seed: int = 0) -> Dataset:
-        random = np.random.default_rng(seed)
-        labels = np.arange(rows) % classes
-        centres = random.normal(0.0, 2.0, (classes, width))
-        features = centres[labels] + random.normal(0.0, 1.0, (rows, width))
-        return Dataset(features.astype(np.float32), labels.astype(np.int64))
-
-    return make
+    return made_rows.blobs
