@@ -75,16 +75,20 @@ def publish_weights(peer: Peer, tensors: Tensors, sequence: int, round_number: i
     if peer.spec.privacy.encrypt:
         with suppress(LedgerError):  # what was trained is kept without the chain; whom it is for is looked at again
             peer.sync()
-    before = None if exact else _reference(peer, sequence)
+    before, reference = (None, None) if exact else _reference(peer, sequence)
     if exact:
         spec = spec.model_copy(update={"kind": "f32"})
     identity = peer.ledger.identity
     origin = weights.origin(identity.chain_id, identity.address, peer.number, sequence)
     residual = None if exact or peer.residuals is None else peer.residuals.before(sequence)
-    reference = peer.genesis() if before is None else tensors_of(peer, before)
     try:
         encoded = encodings.encode(
-            spec, tensors, origin, reference=reference, delta=before is not None, residual=residual
+            spec,
+            tensors,
+            origin,
+            reference=peer.genesis() if reference is None else reference,
+            delta=reference is not None,
+            residual=residual,
         )
         weights.check_magnitude(encoded.decoded, peer.spec.merging.max_magnitude)
     except (
@@ -248,30 +252,29 @@ def _tell_skipped(peer: Peer, readers: Readers) -> None:
         peer.emit(Event("not-sealed-for", text, {"peer": number, "why": why}))
 
 
-def _reference(peer: Peer, sequence: int) -> UpdateEntry | None:
-    """The own update that a delta is taken from; ``None``: the next one is a full one. It is, every ``full_every``-th
-    time, and where somebody can read now who could not read what it would refer to."""
+def _reference(peer: Peer, sequence: int) -> tuple[UpdateEntry, Tensors] | tuple[None, None]:
+    """The own update that a delta is taken from, and its weights; ``None``: the next one is a full one. It is, every
+    ``full_every``-th time, and where somebody can read now who could not read what it would refer to."""
     spec = peer.spec.encoding
     if spec.kind not in ("int8-delta", "top-k-delta") or sequence < 2:
-        return None
+        return None, None
     try:
         before = peer.prefix.update(UpdateRef(peer.number, sequence - 1))
     except LookupError:  # a reorganisation dropped it just now
-        return None
+        return None, None
     links, at = 1, before
     while (earlier := referred(peer.prefix, at)) is not None:
         links, at = links + 1, earlier
     if links >= spec.full_every or not peer.prefix.counts(peer.number, before.index):
-        return None
+        return None, None
     if peer.spec.privacy.encrypt:
         readers = readers_at(peer.prefix).keys
         if not all(sealed_for(peer.prefix, before, number, spec.full_every) for number in readers):
-            return None
+            return None, None
     try:
-        tensors_of(peer, before)
+        return before, tensors_of(peer, before)
     except (StoreFull, StoreUnreachable):
         raise
     except (ContentError, MalformedWeights, Unreadable) as error:
         peer.emit(Event("lost", f"publishing a full update, for {before.ref} cannot be read again: {error}", {}))
-        return None
-    return before
+        return None, None
