@@ -253,16 +253,14 @@ def _near(peer: Peer, draft: Draft) -> Draft:
     Raises:
         Moved: others wrote so much meanwhile that the round has to be played again, or the log that it saw is gone.
     """
-    peer.sync()
-    if draft.seen > peer.prefix.size or peer.index.root(draft.seen) != draft.seen_root:
-        # What was dropped has been sent again by now: the contract would take an update that saw another log.
-        raise Moved(f"the log that round {draft.round} saw is not the beginning of the log any more")
+    _hold_to_log(peer, draft)
     if not still_refers(peer, draft):
         peer.journal.discard()
         raise Moved(f"the chain dropped the update that the one of round {draft.round} refers to")
     sealed = for_readers_now(peer, draft)
     if sealed is not draft:  # the report says how many bytes there are
         draft = peer.journal.save(evaluate(peer, sealed))
+        _hold_to_log(peer, draft)  # that took its time
     lag, most = peer.prefix.size - draft.seen, peer.spec.rounds.max_lag
     if lag <= most // 2 and _covers_own(peer, draft):
         return draft
@@ -274,7 +272,21 @@ def _near(peer: Peer, draft: Draft) -> Draft:
             "(rounds.max_lag), and the policy chooses other parents by now; if that comes again, training takes longer "
             "than the spec has room for"
         )
-    return peer.journal.save(evaluate(peer, revised))
+    draft = peer.journal.save(evaluate(peer, revised))
+    _hold_to_log(peer, draft)
+    return draft
+
+
+def _hold_to_log(peer: Peer, draft: Draft) -> None:
+    """Nothing is recorded about a log that is gone: what was dropped has been sent again by now, so the contract would
+    take an update that saw another one.
+
+    Raises:
+        Moved: the log that the draft saw is not the beginning of the log any more.
+    """
+    peer.sync()
+    if draft.seen > peer.prefix.size or peer.index.root(draft.seen) != draft.seen_root:
+        raise Moved(f"the log that round {draft.round} saw is not the beginning of the log any more")
 
 
 def _draft_for(peer: Peer, goal: Goal) -> Draft | None:

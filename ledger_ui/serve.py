@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import logging
@@ -86,7 +87,8 @@ class Explorer:
         logging.getLogger("waitress").setLevel(logging.CRITICAL)
         for one in list(self._open.values()):
             if hasattr(one, "thunks"):
-                one.pull_trigger(lambda: wasyncore.close_all(self._open, ignore_all=True))
+                with contextlib.suppress(OSError):  # closed already
+                    one.pull_trigger(lambda: wasyncore.close_all(self._open, ignore_all=True))
                 return
 
 

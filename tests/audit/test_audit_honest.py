@@ -16,7 +16,7 @@ import pytest
 sys.path.append(str(Path(__file__).parent.parent / "node"))
 
 from honest_worlds import means_over
-from twins import Twins, small_spec
+from twins import Twins, mining, small_spec
 
 from fl_node.audit.means import Means
 from fl_node.audit.run import audit
@@ -34,6 +34,8 @@ from fl_node.simulation.settings import Settings
 from fl_node.simulation.ticks import Ticks
 from fl_node.spec import Federation, Spec
 
+#: Most blocks that a reorganisation drops here.
+DEEPEST = 3
 SEEDS = range(int(os.environ.get("FL_NODE_SOAK_SEEDS", "2")))
 PEERS, ROUNDS = 6, 4
 #: No chain is looked at, nobody's gateway, and scores are attested in some presets only.
@@ -96,13 +98,14 @@ def test_a_preset_with_churn(source: Source, name: str, mode: str, seed: int) ->
     ids=lambda word: word or "plain",
 )
 def test_crashes_and_a_reorganisation(tmp_path: Path, encoding: str, mode: str, seed: int) -> None:
-    """A peer whose process dies in a training goes on later; the chain drops blocks meanwhile. Encrypted, but for
-    plain updates; the auditor has a member's keys and vault."""
+    """A peer whose process dies in a training goes on later; the chain drops blocks meanwhile, none of them as deep as
+    peers look. Encrypted, but for plain updates; the auditor has a member's keys and vault."""
     dice = random.Random(seed)
     tables = {"encoding": {"kind": encoding, "full_every": 3}} if encoding else {}
-    spec = small_spec(rounds={"mode": mode, "planned": 4, "deadline_s": 3.0}, attestation={"mode": "all"}, **tables)
+    rounds = {"mode": mode, "planned": 4, "deadline_s": 1.0, "depth": DEEPEST}
+    spec = small_spec(rounds=rounds, attestation={"mode": "all"}, **tables)
     twins = Twins(tmp_path, spec, size=3, encrypted=bool(encoding))
-    victim, moment, depth = dice.randint(1, 3), dice.randint(2, 3), dice.randint(1, 3)
+    victim, moment, depth = dice.randint(1, 3), dice.randint(2, 3), dice.randint(1, DEEPEST)
     train = twins.trainers[victim].train
 
     def die(start: object, sequence: int) -> object:
@@ -113,9 +116,10 @@ def test_crashes_and_a_reorganisation(tmp_path: Path, encoding: str, mode: str, 
         return train(start, sequence)
 
     twins.trainers[victim].train = die  # type: ignore[method-assign]
-    ended = twins.run()
-    assert isinstance(ended.pop(victim), Stopped) and set(ended.values()) == {None}, ended
-    assert twins.run() == dict.fromkeys((1, 2, 3))
+    with mining(twins.chain):
+        ended = twins.run()
+        assert isinstance(ended.pop(victim), Stopped) and set(ended.values()) == {None}, ended
+        assert twins.run() == dict.fromkeys((1, 2, 3))
     twins.stores[1].add(weights.encode(twins.genesis))
     with LedgerIndex(":memory:", twins.chain.ledger()) as index:
         index.sync()

@@ -19,6 +19,7 @@ from fl_node.decoding import Decoder
 from fl_node.errors import Unreadable
 from fl_node.journal import Draft
 from fl_node.key_keeping import Secrecy
+from fl_node.ledger.memory import memory_account
 from fl_node.merging import encodings
 from fl_node.merging.personal import published
 from fl_node.merging.weights import schema_of
@@ -243,9 +244,9 @@ def test_a_peer_waits_for_keys_before_its_first_update(tmp_path: Path) -> None:
     assert any(event.kind == "not-sealed-for" for _, event in twins.events)
 
 
-def with_a_newcomer(twins: Twins) -> tuple[dict[int, Any], Goal, Draft]:
-    """Peers 1 and 2 after a round; peer 1 has trained its next update, and then a third came."""
-    peers = lockstep(twins, 1, (1, 2))
+def with_a_newcomer(twins: Twins, peers: dict[int, Any] | None = None) -> tuple[dict[int, Any], Goal, Draft]:
+    """Peers 1 and 2 after a round (unless given); peer 1 has trained its next update, and then a third came."""
+    peers = peers or lockstep(twins, 1, (1, 2))
     goal = next_goal(peers[1])
     assert goal is not None
     draft, base = merge(peers[1], goal, None)
@@ -283,6 +284,32 @@ def test_bytes_that_are_lost_before_the_record_are_made_again(tmp_path: Path) ->
     play_round(peers[1], goal)
     assert peers[1].trainer.trained == [1, 2, 2]
     assert twins.read(cid_of(prefix_of(twins).update(UpdateRef(1, 2))))
+
+
+def test_a_reorganisation_while_bytes_are_sealed_anew_is_noticed_before_the_record(tmp_path: Path) -> None:
+    """The contract holds no roots: it would take an update that saw another log."""
+    twins = Twins(tmp_path, spec_of(planned=9), members=2, encrypted=True)
+    peers = lockstep(twins, 1, (1, 2))
+    twins.ledgers[2].announce(2, bytes(32), bytes(32), "memory://2")  # seen, and no parent
+    peers[1].sync()
+    _, goal, draft = with_a_newcomer(twins, peers)
+    evaluated = peers[1].trainer.evaluate
+
+    def evaluate_meanwhile(*given: Any, **more: Any) -> Any:
+        peers[1].trainer.evaluate = evaluated
+        twins.chain.reorganise(3)  # the announcement above, and all of the newcomer
+        for epoch in (2, 3, 4):
+            twins.chain.ledger(memory_account(2)).announce(epoch, bytes(32), bytes(32), "memory://elsewhere")
+        return evaluated(*given, **more)
+
+    peers[1].trainer.evaluate = evaluate_meanwhile
+    with pytest.raises(Moved, match="not the beginning of the log"):
+        play_round(peers[1], goal)
+    play({1: peers[1]}, 1)
+    prefix = prefix_of(twins)
+    entry = prefix.update(UpdateRef(1, 2))
+    assert entry.update.seen_root == peers[1].index.root(entry.update.seen) != draft.seen_root
+    assert peers[1].trainer.trained == [1, 2]
 
 
 def test_what_was_carried_over_does_not_make_an_update_malformed(tmp_path: Path) -> None:

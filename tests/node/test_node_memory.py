@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from twins import Twins, small_spec
+from twins import Twins, mining, small_spec
 
 from fl_node.config import NodeConfig
 from fl_node.content.cid import Cid
@@ -175,19 +175,8 @@ def test_lingering_ends_when_all_have_closed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("depth", [1, 3])
 def test_entries_count_only_at_the_wanted_depth(tmp_path: Path, depth: int) -> None:
     twins = Twins(tmp_path, small_spec(rounds={"planned": 2, "depth": depth}))
-    done = threading.Event()
-
-    def mine() -> None:
-        while not done.wait(0.02):
-            twins.chain.mine()
-
-    miner = threading.Thread(target=mine)
-    miner.start()
-    try:
+    with mining(twins.chain):
         assert twins.run() == {1: None, 2: None, 3: None}
-    finally:
-        done.set()
-        miner.join()
     assert len(twins.replay().check()) == 9
     assert all(trainer.trained == [1, 2] for trainer in twins.trainers.values())
 

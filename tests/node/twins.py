@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,24 @@ class Twins:
             if store.has(cid):
                 return bytes(store.get(cid, 1 << 30))
         raise AssertionError(f"nobody has {cid}")
+
+
+@contextlib.contextmanager
+def mining(chain: MemoryChain) -> Iterator[None]:
+    """Empty blocks come meanwhile, so that entries get deeper."""
+    done = threading.Event()
+
+    def mine() -> None:
+        while not done.wait(0.02):
+            chain.mine()
+
+    miner = threading.Thread(target=mine)
+    miner.start()
+    try:
+        yield
+    finally:
+        done.set()
+        miner.join()
 
 
 def flipped(tensors: Any) -> Any:
