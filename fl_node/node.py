@@ -37,6 +37,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 15.0
+#: Without a block for so long, a peer that waits for some says so.
+NO_BLOCK_S = 30.0
 #: Refusals that a chain which moved between looking and writing explains; another look may find another way.
 _MOVED = frozenset(
     {
@@ -140,7 +142,7 @@ def _too_soon_s(error: Exception) -> float:
 def catch_up(peer: Peer, poll_s: float) -> None:
     """Wait until the log as seen has all that the contract has of this peer. It lags where the spec asks for depth, or
     where an endpoint is behind; acting on it then would do the same twice."""
-    told = False
+    told, idle, tip, since = False, False, -1, time.monotonic()
     while True:
         peer.sync()
         state = peer.ledger.peer(peer.number)
@@ -152,6 +154,15 @@ def catch_up(peer: Peer, poll_s: float) -> None:
             text = f"waiting until this peer's own entries are {peer.spec.rounds.depth} blocks deep"
             peer.emit(Event("waiting", text, {"depth": peer.spec.rounds.depth}))
             told = True
+        if not idle and peer.spec.rounds.depth:
+            now, block = time.monotonic(), peer.ledger.head(fresh=True).block_number
+            if block != tip:
+                tip, since = block, now
+            elif now - since >= NO_BLOCK_S:
+                text = f"still waiting: no block came after {tip} in {NO_BLOCK_S:g} s; a chain for development makes "
+                text += "one only with a transaction unless told otherwise (`anvil --block-time 1`)"
+                peer.emit(Event("waiting", text, {"depth": peer.spec.rounds.depth, "block": tip}))
+                idle = True
         pause(peer, poll_s)
 
 

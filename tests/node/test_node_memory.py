@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from twins import Twins, mining, small_spec
 
+from fl_node import node
 from fl_node.config import NodeConfig
 from fl_node.content.cid import Cid
 from fl_node.content.memory import MemoryStore
@@ -179,6 +180,22 @@ def test_entries_count_only_at_the_wanted_depth(tmp_path: Path, depth: int) -> N
         assert twins.run() == {1: None, 2: None, 3: None}
     assert len(twins.replay().check()) == 9
     assert all(trainer.trained == [1, 2] for trainer in twins.trainers.values())
+
+
+def test_who_waits_for_blocks_that_nobody_makes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node, "NO_BLOCK_S", 0.2)
+    twins = Twins(tmp_path, small_spec(rounds={"planned": 1, "depth": 2}), size=1)
+    heard = twins.hear
+
+    def hear(number: int, event: Event) -> None:
+        heard(number, event)
+        if "anvil --block-time" in event.text:
+            threading.Thread(target=twins.chain.mine, args=(2,)).start()
+
+    twins.hear = hear  # type: ignore[method-assign]
+    assert twins.run() == {1: None}
+    assert sum("anvil --block-time" in event.text for _, event in twins.events) >= 2
+    assert twins.trainers[1].trained == [1]
 
 
 def test_content_that_is_gone_is_objected_to_and_left_out(tmp_path: Path) -> None:
