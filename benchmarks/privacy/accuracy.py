@@ -54,7 +54,7 @@ PARTS = {
     for part in (
         Part("mnist", "mnist", "logistic", 20, (1.0, 3.0, 8.0)),
         Part("fashion", "fashion-mnist", "logistic", 20, (1.0, 3.0, 8.0)),
-        Part("cnn", "mnist", "cnn", 8, (3.0,), ((2.0, 1.0), (4.0, 1.0)), 2),
+        Part("cnn", "mnist", "cnn", 8, (3.0,), ((2.0, 1.0), (4.0, 1.0), (8.0, 1.0)), 2),
     )
 }
 
