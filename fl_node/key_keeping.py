@@ -257,7 +257,8 @@ def tend(
     """Once a round: make a fresh key where one is due or asked for, destroy what is past its overlap, empty the vault
     of what the federation's retention no longer asks for.
 
-    A crash at any instant loses nothing: whatever was not finished is found undone, and done, the next time.
+    A crash at any instant loses nothing: whatever was not finished is found undone, and done, the next time. A key
+    stays, for another overlap at most, where the content store has what it opens and does not give it in time.
 
     Args:
         number: this peer.
@@ -274,16 +275,25 @@ def tend(
             secrecy.keys.superseded(public, round)
     held = [identity.public for identity in secrecy.keys.identities()]
     going = keys_to_destroy(spec, prefix, number, held, reached_round(prefix, number))
-    kept = 0
+    longest = keys_to_destroy(
+        spec, prefix, number, going, reached_round(prefix, number) - overlap(spec, prefix.peer(number).roles)
+    )
+    kept, destroyed = 0, []
     missing = wanted(spec, prefix, number) if going and fetch is not None else frozenset()
     for public in going:
         for entry in sealed_to(prefix, number, public):
             if fetch is not None and entry.ref in missing and entry.round >= oldest_round:
                 _try_to_fetch(secrecy, entry, store, fetch)
-        kept += before_destroying(secrecy, public, prefix, number, store, oldest_round=oldest_round)
+        try:
+            kept += before_destroying(secrecy, public, prefix, number, store, oldest_round=oldest_round)
+        except ContentUnavailable:
+            # A store that has it and is late may give it the next time. What it never gives keeps no key for ever.
+            if public not in longest:
+                continue
         secrecy.keys.destroy(public, now)
+        destroyed.append(public)
     forgotten = forget(secrecy.vault, prefix, store, oldest_round)
-    return Tended(_fresh(secrecy, spec, prefix, number, now), kept, going, forgotten)
+    return Tended(_fresh(secrecy, spec, prefix, number, now), kept, tuple(destroyed), forgotten)
 
 
 def _fresh(secrecy: Secrecy, spec: Spec, prefix: Prefix, number: int, now: int) -> bytes | None:
@@ -325,6 +335,7 @@ def before_destroying(
     What the store does not have, or the key does not open, is left: nobody could have read it here.
 
     Raises:
+        ContentUnavailable: the store has some of it and does not give it; the rest is in the vault.
         KeyringError: the vault cannot be written.
         ContentError: the content store does not answer.
     """
@@ -333,18 +344,27 @@ def before_destroying(
         return 0
     there = secrecy.vault.contents()
     saved = 0
+    late: ContentUnavailable | None = None
     for entry in sealed_to(prefix, number, public):
         if entry.content in there:
             continue
         cid = cid_of_update(entry.update)
         if not store.has(cid):
             continue
-        with suppress(ContentUnavailable, ContentMismatch, Unreadable, MalformedWeights):
+        try:
             held = store.hold(cid, _MOST_BYTES)
+        except ContentMismatch:
+            continue
+        except ContentUnavailable as cause:
+            late = cause
+            continue
+        with suppress(Unreadable, MalformedWeights):
             payload = age.unseal(held.data, [identity], _MOST_BYTES)
             held.forget()
             secrecy.vault.put(entry.content, payload, round=max(entry.round, oldest_round))
             saved += 1
+    if late is not None:
+        raise late
     return saved
 
 

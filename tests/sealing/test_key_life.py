@@ -23,6 +23,7 @@ from fl_node.key_keeping import (
     Secrecy,
     announced_key,
     keys_to_destroy,
+    overlap,
     reached_round,
     rotation_due,
     sealed_to,
@@ -414,16 +415,34 @@ def test_opening(members: Members, secrecy: Secrecy) -> None:
         GivenKeys([]).open(bytes(32), data, 7)
 
 
-def test_a_missing_content_is_passed_over(members: Members, secrecy: Secrecy, monkeypatch: pytest.MonkeyPatch) -> None:
-    rotated(members, secrecy)
-    gone = members.prefix.update(UpdateRef(2, 2))
-    hold = members.store.hold
+@pytest.mark.parametrize("ends", ["it comes", "it is gone", "it never comes"])
+def test_a_key_waits_for_content_that_the_store_has_and_does_not_give(
+    members: Members, secrecy: Secrecy, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """A daemon may be late. What can be read goes into the vault meanwhile; no key stays for ever."""
+    first = rotated(members, secrecy)
+    entry = members.prefix.update(UpdateRef(2, 2))
+    cid = cid_of_update(entry.update)
+    hold, has = members.store.hold, members.store.has
 
-    def holding(cid: Cid, most: int) -> object:
-        if cid == cid_of_update(gone.update):
-            raise ContentUnavailable("gone meanwhile")
-        return hold(cid, most)
+    def holding(wanted: Cid, most: int) -> object:
+        if wanted == cid:
+            raise ContentUnavailable("late")
+        return hold(wanted, most)
 
-    monkeypatch.setattr(members.store, "hold", holding)
-    done = members.tend(secrecy)
-    assert done.kept == 3 and len(done.destroyed) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(members.store, "hold", holding)
+        assert members.tend(secrecy).destroyed == () and secrecy.keys.find(first) is not None
+        assert len(secrecy.vault.contents()) == 3
+        if ends == "it never comes":
+            rounds = 0
+            while secrecy.keys.find(first) is not None:
+                members.play()
+                members.tend(secrecy)
+                rounds += 1
+            assert rounds == overlap(SPEC, Role.ALL)
+    if ends == "it is gone":
+        monkeypatch.setattr(members.store, "has", lambda wanted: wanted != cid and has(wanted))
+    if ends != "it never comes":
+        assert members.tend(secrecy).destroyed == (first,)
+    assert (entry.content in secrecy.vault.contents()) == (ends == "it comes")
