@@ -16,6 +16,8 @@ from fl_node.merging.weights import Tensors
 
 #: Updates whose tensors are kept: as far back as a reorganised chain may reasonably send a peer.
 _KEPT: Final = 8
+#: Of those in memory, whose chains are not reorganised: the one that an update is made from, and what comes of it.
+_KEPT_IN_MEMORY: Final = 2
 
 
 class TensorsBySequence:
@@ -54,8 +56,9 @@ class TensorsBySequence:
             self._memory[sequence] = tensors
         else:
             self._write(self._folder, sequence, tensors)
+        most = _KEPT if self._folder else _KEPT_IN_MEMORY
         for number in self.sequences():
-            if not sequence - _KEPT < number <= sequence:
+            if not sequence - most < number <= sequence:
                 self._drop(number)
 
     def sequences(self) -> list[int]:

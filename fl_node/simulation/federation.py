@@ -21,6 +21,7 @@ from fl_node.own_layers import OwnLayers
 from fl_node.prefix import Prefix
 from fl_node.progress import Event, Stopwatch
 from fl_node.records import Flag, Member
+from fl_node.residual import Residuals
 from fl_node.retention import collect
 from fl_node.simulation.deal import Dealt
 from fl_node.simulation.faults import Cast
@@ -120,6 +121,7 @@ class World:
             emit=lambda event: self._hear(number, event),
             stop=threading.Event(),
             own_layers=OwnLayers(spec, lambda: self.genesis),
+            residuals=Residuals(None, "") if spec.encoding.kind.endswith("delta") else None,
             known_bases=self.bases,
             verified=self.verified,
             clock=self.clock,

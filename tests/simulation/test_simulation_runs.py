@@ -12,6 +12,7 @@ from replay import Replay
 from fl_node.content.names import cid_of_update
 from fl_node.errors import FlNodeError, TrainingFailed
 from fl_node.learning.shifts import parse_shift
+from fl_node.merging import weights
 from fl_node.presets import PRESETS
 from fl_node.simulation import Faults, Run, Settings, simulate
 from fl_node.simulation.batches import Batcher
@@ -21,6 +22,7 @@ from fl_node.simulation.federation import World, in_memory
 from fl_node.simulation.rows import Row
 from fl_node.simulation.ticks import Ticks
 from fl_node.simulation.trainers import SimulatedTrainer
+from fl_node.supply import tensors_of
 
 QUICK: dict[str, Any] = {"epochs": 1, "threads": 1}
 
@@ -53,6 +55,21 @@ def replayed(world: World) -> Replay:
 def shown(run: Run) -> list[dict[str, Any]]:
     """All that is the same each time."""
     return [{key: value for key, value in row.as_json().items() if key != "seconds"} for row in run.rows]
+
+
+@pytest.mark.parametrize("kind", ["int8-delta", "top-k-delta"])
+def test_what_a_delta_could_not_carry_is_added_to_the_next_one(kind: str) -> None:
+    """As in processes of their own: the first updates are the same either way, the next ones are not."""
+    found = []
+    for feedback in (True, False):
+        overrides = {"encoding.kind": kind, "encoding.error_feedback": feedback, "privacy.encrypt": False}
+        world, _, failures = played(settings(preset="fedavg", mode="sync", batch="never", overrides=overrides))
+        assert not failures
+        replayed(world).check()
+        mine = [(peer, world.prefix.updates(number)) for number, peer in sorted(world.peers.items())]
+        found.append([[weights.digest(tensors_of(peer, entry)) for entry in entries] for peer, entries in mine])
+    for with_it, without in zip(*found, strict=True):
+        assert [one == other for one, other in zip(with_it, without, strict=True)] == [True, False, False]
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
