@@ -102,7 +102,7 @@ def test_crashes_and_a_reorganisation(tmp_path: Path, encoding: str, mode: str, 
     peers look. Encrypted, but for plain updates; the auditor has a member's keys and vault."""
     dice = random.Random(seed)
     tables = {"encoding": {"kind": encoding, "full_every": 3}} if encoding else {}
-    rounds = {"mode": mode, "planned": 4, "deadline_s": 1.0, "depth": DEEPEST}
+    rounds = {"mode": mode, "planned": 3, "deadline_s": 1.0, "depth": DEEPEST}
     spec = small_spec(rounds=rounds, attestation={"mode": "all"}, **tables)
     twins = Twins(tmp_path, spec, size=3, encrypted=bool(encoding))
     victim, moment, depth = dice.randint(1, 3), dice.randint(2, 3), dice.randint(1, DEEPEST)
