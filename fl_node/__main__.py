@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from fl_node.cli.text import nobody_reads, safe
-from fl_node.errors import FlNodeError, StoreFull
+from fl_node.cli.exposed import exposed_key
+from fl_node.cli.text import nobody_reads, told
+from fl_node.errors import FlNodeError, StoreFull, UsageError
+from fl_node.sealing.redaction import redacted
 
 COMMANDS = {
     "init": "setup",
@@ -56,6 +58,10 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what a terminal's encoding lacks ends nothing
+    exposed = exposed_key(sys.argv[1:] if argv is None else argv)
+    if exposed is not None:
+        print(f"fl-node: {exposed}", file=sys.stderr)
+        return UsageError.exit_code
     with _leaving_at_once():
         arguments, command = _parsed(argv)
     return _written(_ran(command, arguments))
@@ -66,9 +72,8 @@ def _ran(command: Callable[[argparse.Namespace], int], arguments: argparse.Names
         return int(command(arguments))
     except FlNodeError as error:
         if arguments.verbose:
-            traceback.print_exc()
-        # Messages quote strangers: reasons and endpoints on the ledger, answers of an RPC endpoint.
-        print("fl-node: " + "\n".join(map(safe, str(error).split("\n"))), file=sys.stderr)
+            _trace()
+        print(f"fl-node: {told(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("fl-node: interrupted", file=sys.stderr, flush=True)
@@ -81,15 +86,21 @@ def _ran(command: Callable[[argparse.Namespace], int], arguments: argparse.Names
         return 0
     except Exception as error:
         if arguments.verbose:
-            raise
+            _trace()
+            return 1
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             return _no_room(error)
         print(
-            f"fl-node: unexpected {type(error).__name__}: {safe(str(error))}. This is a defect: "
+            f"fl-node: unexpected {type(error).__name__}: {told(str(error))}. This is a defect: "
             "run the command again with --verbose and report what it prints",
             file=sys.stderr,
         )
         return 1
+
+
+def _trace() -> None:
+    """The traceback of the error at hand, without private keys."""
+    print(redacted(traceback.format_exc()), end="", file=sys.stderr)
 
 
 def _written(code: int) -> int:
@@ -106,7 +117,7 @@ def _written(code: int) -> int:
 def _no_room(error: OSError) -> int:
     where = "standard output" if error.filename is None else error.filename
     print(
-        f"fl-node: cannot write {safe(str(where))}: {error.strerror}; free some space, or write elsewhere",
+        f"fl-node: cannot write {told(str(where))}: {error.strerror}; free some space, or write elsewhere",
         file=sys.stderr,
     )
     nobody_reads()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fl_node.cli.flags import Command, actions, entry, identities, settings
+from fl_node.cli.flags import Command, actions, blocks, entry, identities, peer, round_number, settings
 
 
 def _ledger_source(sub: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def _ledger_source(sub: argparse.ArgumentParser) -> None:
         metavar="URL|FOLDER",
         help="where bytes may be had besides the peers: a gateway, or a peer's content folder; may be repeated",
     )
-    sub.add_argument("--depth", type=entry, default=None, metavar="D", help="blocks on top (default: the spec's)")
+    sub.add_argument("--depth", type=blocks, default=None, metavar="D", help="blocks on top (default: the spec's)")
 
 
 def _keys(sub: argparse.ArgumentParser, what: str = "to read encrypted updates with") -> None:
@@ -34,7 +34,7 @@ def _checking(sub: argparse.ArgumentParser) -> None:
 
     sub.add_argument("--from", dest="start", type=entry, default=0, metavar="N", help="first entry (default: 0)")
     sub.add_argument("--to", dest="stop", type=entry, default=None, metavar="M", help="entry after the last one")
-    sub.add_argument("--peer", type=entry, default=None, metavar="P", help="updates of this peer only")
+    sub.add_argument("--peer", type=peer, default=None, metavar="P", help="updates of this peer only")
     sub.add_argument(
         "--checks",
         default="",
@@ -113,7 +113,7 @@ def _export(command: Command) -> None:
     _ledger_source(sub)
     what = sub.add_mutually_exclusive_group(required=True)
     what.add_argument("--update", default=None, metavar="UPDATE", help="one update, such as 3#12, with its parents")
-    what.add_argument("--round", type=entry, default=None, metavar="R", help="all updates of a round")
+    what.add_argument("--round", type=round_number, default=None, metavar="R", help="all updates of a round")
     what.add_argument("--all", action="store_true", help="all updates")
     sub.add_argument("--out", required=True, metavar="FILE", help="zip file to write")
     sub.add_argument(

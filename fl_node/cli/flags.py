@@ -51,16 +51,26 @@ def actions(
 
 def entry(text: str) -> int:
     """The number of an entry."""
-    return _number(text, "an entry, from 0")
+    return _number(text, "the number of an entry, from 0")
 
 
 def peer(text: str) -> int:
     """The number of a peer."""
-    return _number(text, "a peer, from 1")
+    return _number(text, "the number of a peer, from 1", least=1)
 
 
-def _number(text: str, what: str) -> int:
-    if not re.fullmatch("[0-9]{1,18}", text):
+def round_number(text: str) -> int:
+    """The number of a round."""
+    return _number(text, "the number of a round, from 1", least=1)
+
+
+def blocks(text: str) -> int:
+    """A number of blocks."""
+    return _number(text, "a number of blocks, from 0")
+
+
+def _number(text: str, what: str, least: int = 0) -> int:
+    if not re.fullmatch("[0-9]{1,18}", text) or int(text) < least:
         shown = text if len(text) <= 20 else f"{text[:20]}... of {len(text)} characters"
-        raise argparse.ArgumentTypeError(f"got {shown}; expected the number of {what}")
+        raise argparse.ArgumentTypeError(f"got {shown}; expected {what}")
     return int(text)

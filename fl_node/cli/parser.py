@@ -7,6 +7,7 @@ import argparse
 from fl_node import __version__
 from fl_node.cli.auditing import AUDITING
 from fl_node.cli.flags import Command, entry, identities, settings
+from fl_node.cli.parsing import Parser
 from fl_node.cli.secrecy import SECRECY
 from fl_node.config import NodeConfig
 from fl_node.presets import PRESETS
@@ -19,7 +20,7 @@ not all could be known; 42 alarm; 43 malformed evidence; 130 interrupted. See do
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fl-node",
         description="Peer-to-peer federated learning with a ledger that anyone can check.",
         epilog=EPILOG,

@@ -11,6 +11,7 @@ from fl_node.errors import KeyringError, UsageError
 from fl_node.sealing.age import Identity
 from fl_node.sealing.keytext import recipient_text
 from fl_node.sealing.private_files import check_private
+from fl_node.sealing.redaction import EXPOSED, SHOWN, holds_secret
 
 #: A file of identities has a line or three for each key; more is another kind of file.
 MOST_BYTES: Final = 1 << 20
@@ -24,6 +25,8 @@ def read_identities(path: Path) -> tuple[Identity, ...]:
     Raises:
         KeyringError: it cannot be read, others may read it, or a line of it is no key.
     """
+    if holds_secret(str(path)):
+        raise KeyringError(f"got {SHOWN} for the name of a file. {EXPOSED}")
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: a pipe waits for somebody to write into it
             raise KeyringError(f"{path} is no regular file; expected a file of age identities")
