@@ -39,6 +39,7 @@ CASES: Final[Mapping[str, Mapping[str, Any]]] = {
     "top-k-delta": {"kind": "top-k-delta"},
     "int8-delta": {"kind": "int8-delta"},
     "top-k-delta without error feedback": {"kind": "top-k-delta", "error_feedback": False},
+    "int8-delta without error feedback": {"kind": "int8-delta", "error_feedback": False},
     "f16": {"kind": "f16"},
 }
 NOTES: Final = RESULTS / "encodings-runs.json"
