@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import io
 import os
@@ -19,6 +18,7 @@ from fl_node.cli.exposed import exposed_key
 from fl_node.cli.text import nobody_reads, told
 from fl_node.errors import FlNodeError, StoreFull, UsageError
 from fl_node.sealing.redaction import redacted
+from fl_node.unwritable import NO_ROOM
 
 COMMANDS = {
     "init": "setup",
@@ -50,7 +50,6 @@ COMMANDS = {
 }
 
 INTERRUPTED = 130
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -88,7 +87,7 @@ def _ran(command: Callable[[argparse.Namespace], int], arguments: argparse.Names
         if arguments.verbose:
             _trace()
             return 1
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             return _no_room(error)
         print(
             f"fl-node: unexpected {type(error).__name__}: {told(str(error))}. This is a defect: "

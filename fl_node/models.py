@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from fl_node.config import NodeConfig, load_config
 from fl_node.content.cid import Cid
 from fl_node.content.factory import open_store
 from fl_node.content.fetch import Fetcher
+from fl_node.content.fetch_task import TRY_AGAIN
 from fl_node.content.memory import MemoryStore
 from fl_node.content.names import cid_of_update
 from fl_node.content.protocol import ContentStore
@@ -28,8 +30,10 @@ from fl_node.merging.weights import Tensors
 from fl_node.own_layers import OwnLayers
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import Flag, UpdateRef
+from fl_node.retention import past_retention
 from fl_node.sealing.identities import read_identities
 from fl_node.spec import Spec, check_code
+from fl_node.suggest import update_meant
 from fl_node.supply import providers
 
 if TYPE_CHECKING:
@@ -58,7 +62,7 @@ class Obtained:
 
 def choose(prefix: Prefix, at: str) -> list[UpdateEntry]:
     """The updates that ``at`` names, the most wanted first: ``3#12`` is one; ``latest`` are the peers' latest updates
-    and ``final`` their closing ones, newest entry first.
+    and ``final`` the newest closing one of each, newest entry first.
 
     Raises:
         UsageError: none such.
@@ -71,16 +75,21 @@ def choose(prefix: Prefix, at: str) -> list[UpdateEntry]:
             raise UsageError(f"--at {at}: {cause}; `fl-node log` lists the updates") from cause
     if at not in ("latest", "final"):
         shown = at if len(at) < 100 else f"{at[:20]}..."
-        raise UsageError(f"--at {shown}: expected an update such as 3#12, latest or final")
-    candidates = [entry for facts in prefix.peers() if (entry := prefix.latest(facts.number)) is not None]
-    if at == "final":
-        candidates = [entry for entry in candidates if entry.final]
+        raise UsageError(f"--at {shown}: expected an update such as 3#12, latest or final{update_meant(at)}")
+    newest = prefix.latest if at == "latest" else partial(_closing, prefix)
+    candidates = [entry for facts in prefix.peers() if (entry := newest(facts.number)) is not None]
     if not candidates:
         hint = (
             "no peer has closed yet; --at latest takes a model under way" if at == "final" else "nothing is published"
         )
         raise UsageError(f"--at {at}: {hint}")
     return sorted(candidates, key=lambda entry: -entry.index)
+
+
+def _closing(prefix: Prefix, peer: int) -> UpdateEntry | None:
+    """A peer's newest closing update that counts. It may have gone on since, with more rounds."""
+    closing = (entry for entry in reversed(prefix.updates(peer)) if entry.final and prefix.counts(peer, entry.index))
+    return next(closing, None)
 
 
 def obtain_model(
@@ -114,7 +123,7 @@ def obtain_model(
         def bytes_of(entry: UpdateEntry) -> Buffer:
             if opener is not None and opener.holds(entry.content):
                 return b""
-            return stored_or_fetched(entry, prefix, stores, fetcher, most)
+            return stored_or_fetched(entry, prefix, stores, fetcher, most, spec)
 
         decoder = Decoder(spec, schema, lambda: published(spec, genesis), bytes_of, opener)
         trouble: FlNodeError | None = None
@@ -152,12 +161,17 @@ def canonical_file(prefix: Prefix, entry: UpdateEntry, tensors: Tensors) -> byte
 
 
 def stored_or_fetched(
-    entry: UpdateEntry, prefix: Prefix, stores: Sequence[ContentStore], fetcher: Fetcher, most: int
+    entry: UpdateEntry,
+    prefix: Prefix,
+    stores: Sequence[ContentStore],
+    fetcher: Fetcher,
+    most: int,
+    spec: Spec | None = None,
 ) -> Buffer:
     """An update's content, of at most ``most`` bytes: from the first store that has it undamaged, or from any peer.
 
     Raises:
-        ContentUnavailable: nobody gives it now.
+        ContentUnavailable: nobody gives it now, or any more.
         ContentMismatch: it is larger, or no file that may be read.
     """
     cid = cid_of_update(entry.update)
@@ -165,12 +179,20 @@ def stored_or_fetched(
     if data is not None:
         return data
     endpoints = providers(prefix, entry.ref, own=0)
+    past = past_retention(spec, prefix, entry) if spec is not None else ""
+    if not endpoints and past:
+        raise ContentUnavailable(f"{entry.ref} ({cid}) {past}")
     if not endpoints:
         raise ContentUnavailable(
             f"no peer has announced where it serves content, so {entry.ref} ({cid}) cannot be fetched; "
             "try again when a peer is up, or name the state folder of one with --state"
         )
-    return fetcher.fetch(cid, most, endpoints)
+    try:
+        return fetcher.fetch(cid, most, endpoints)
+    except ContentUnavailable as cause:
+        if not past:
+            raise
+        raise ContentUnavailable(f"{entry.ref} {past}; {str(cause).removesuffix(f'. {TRY_AGAIN}')}") from cause
 
 
 def _kept(stores: Sequence[ContentStore], cid: Cid, most: int) -> Buffer | None:

@@ -21,6 +21,18 @@ def oldest_kept(spec: Spec, prefix: Prefix) -> int:
     return max(0, common_round(prefix) - spec.content.retention_rounds + 1)
 
 
+def past_retention(spec: Spec, prefix: Prefix, entry: UpdateEntry) -> str:
+    """Why peers need not have an update's content any more, and who may; empty for one that they are to keep."""
+    oldest = oldest_kept(spec, prefix)
+    if entry.round >= oldest:
+        return ""
+    return (
+        f"is of round {entry.round}, past content.retention_rounds = {spec.content.retention_rounds}: peers keep "
+        f"content from round {oldest} on, and trying again will not bring it back. An archive (archive = true), or "
+        "whoever kept the bytes, may have it: name the state folder of one with --state, or take a later update"
+    )
+
+
 def collect(spec: Spec, prefix: Prefix, store: ContentStore, *, dry_run: bool = False) -> Collected:
     """Delete what the federation's retention no longer asks for.
 

@@ -30,6 +30,7 @@ from fl_node.cli.settings import settings_of
 from fl_node.cli.text import read_or_not, safe
 from fl_node.cli.working import working_folder
 from fl_node.errors import ChecksFailed, InconsistentLog, NotAllKnown, StoreFull, UsageError
+from fl_node.unwritable import NO_ROOM
 
 _MOST_SHOWN = 40
 _STYLES = {
@@ -240,7 +241,8 @@ def page_file(name: str | None) -> Path | None:
         if not before:
             path.unlink()
     except OSError as cause:
-        raise UsageError(f"--html {name}: cannot write it: {cause.strerror}; name another file") from cause
+        kind = StoreFull if cause.errno in NO_ROOM else UsageError
+        raise kind(f"--html {name}: cannot write it: {cause.strerror}; name another file") from cause
     return path
 
 

@@ -14,7 +14,7 @@ from fl_node import keys
 from fl_node.access import deployed, viewing
 from fl_node.cli.settings import settings_of
 from fl_node.cli.text import read_or_not, safe
-from fl_node.errors import ChecksFailed, MalformedEvidence, StoreFull
+from fl_node.errors import ChecksFailed, MalformedEvidence
 from fl_node.ledger.checkpoint import (
     Conflict,
     SignedCheckpoint,
@@ -26,6 +26,7 @@ from fl_node.ledger.checkpoint import (
 )
 from fl_node.ledger.note_folder import NoteFolder
 from fl_node.prefix import Prefix
+from fl_node.unwritable import unwritable
 
 
 def checkpoint(arguments: argparse.Namespace) -> int:
@@ -213,4 +214,4 @@ def _write(path: Path, note: bytes) -> None:
     try:
         path.write_bytes(note)
     except OSError as cause:
-        raise StoreFull(f"cannot write {path}: {cause.strerror}; name another file with --out") from cause
+        raise unwritable(path, cause, "name another file with --out") from cause

@@ -13,8 +13,9 @@ from types import FrameType
 from fl_node.cli.text import safe
 from fl_node.demo.crew import Crew
 from fl_node.demo.settings import DemoSettings
-from fl_node.errors import UsageError
+from fl_node.errors import StoreFull, UsageError
 from fl_node.presets import preset
+from fl_node.unwritable import NO_ROOM
 
 
 def demo(arguments: argparse.Namespace) -> int:
@@ -90,7 +91,8 @@ def _writable(name: str | None) -> Path | None:
     try:
         path.open("a").close()
     except OSError as cause:
-        raise UsageError(
+        kind = StoreFull if cause.errno in NO_ROOM else UsageError
+        raise kind(
             f"--json {name}: cannot write it: {cause.strerror}; name another file, or - for stdout"
         ) from cause
     return path

@@ -19,6 +19,7 @@ from fl_node.evidence.layout import ALL, Scope
 from fl_node.evidence.write import Exported, check_free
 from fl_node.evidence.write import export as write_pack
 from fl_node.records import UpdateRef
+from fl_node.suggest import update_meant
 
 _MOST_SHOWN = 20
 IN_THE_CLEAR = (
@@ -71,7 +72,8 @@ def scope_of(arguments: argparse.Namespace) -> Scope:
         return Scope("round", round=arguments.round)
     ref = UpdateRef.parse(arguments.update)
     if ref is None:
-        raise UsageError(f"--update {arguments.update[:40]}: expected PEER#SEQUENCE, such as 3#12")
+        meant = update_meant(arguments.update)
+        raise UsageError(f"--update {arguments.update[:40]}: expected PEER#SEQUENCE, such as 3#12{meant}")
     return Scope("update", update=ref)
 
 

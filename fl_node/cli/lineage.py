@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Final
 from fl_node.access import viewing
 from fl_node.cli.reading import find_update
 from fl_node.cli.settings import settings_of
-from fl_node.errors import StoreFull, UsageError
+from fl_node.errors import UsageError
 from fl_node.lineage import Lineage, prov_json, trace, trace_site
 from fl_node.lineage.dot import dot
 from fl_node.lineage.svg import svg
@@ -22,6 +21,7 @@ from fl_node.lineage.told import as_json
 from fl_node.lineage.tree import tree
 from fl_node.prefix import Prefix
 from fl_node.spec import Spec
+from fl_node.unwritable import unwritable
 
 #: Of a tree, as many levels are shown as fit in, unless --levels says otherwise.
 _UPDATES_IN_TREE: Final = 60
@@ -102,5 +102,4 @@ def _write(text: str, name: str | None) -> None:
     except FileExistsError as cause:
         raise UsageError(f"{name} exists already; expected a new file: name another with --out") from cause
     except OSError as cause:
-        kind = StoreFull if cause.errno in (errno.ENOSPC, errno.EDQUOT) else UsageError
-        raise kind(f"cannot write {name}: {cause.strerror}; name another file with --out") from cause
+        raise unwritable(name, cause, "name another file with --out") from cause

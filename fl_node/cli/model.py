@@ -13,9 +13,10 @@ from fl_node.cli.at_hand import identities_of, keys_at_hand
 from fl_node.cli.settings import settings_of
 from fl_node.content.names import cid_of_update
 from fl_node.content.unixfs import Buffer
-from fl_node.errors import StoreFull, UsageError
+from fl_node.errors import UsageError
 from fl_node.models import choose, obtain_model, own_stores
 from fl_node.records import Flag
+from fl_node.unwritable import unwritable
 
 
 def model(arguments: argparse.Namespace) -> int:
@@ -28,7 +29,9 @@ def model(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{out} exists; expected a new file: name another with --out, or overwrite it with --force")
     config, identities = settings_of(arguments), identities_of(arguments)
     with viewing(config) as view:
-        choose(view.prefix, arguments.at)  # before anybody is asked for a password
+        # Before anybody is asked for a password.
+        choose(view.prefix, arguments.at)
+        _check_folder(out)
         keys = None
         if view.federation.spec.privacy.encrypt:
             own = arguments.state is not None and not identities and config.key_path.is_file()
@@ -44,7 +47,7 @@ def model(arguments: argparse.Namespace) -> int:
         finally:
             scratch.unlink(missing_ok=True)
     except OSError as cause:
-        raise StoreFull(f"cannot write {out}: {cause.strerror}; name another file with --out") from cause
+        raise unwritable(out, cause, "name another file with --out") from cause
     entry = found.entry
     told = {
         "update": str(entry.ref),
@@ -72,6 +75,12 @@ def model(arguments: argparse.Namespace) -> int:
             whose = "of this peer's own" if found.personal == "state" else "of the genesis, untrained"
             print(f"personal tensors are published by nobody; those in the file are {whose}")
     return 0
+
+
+def _check_folder(out: Path) -> None:
+    folder = out.resolve().parent
+    if not folder.is_dir():
+        raise UsageError(f"cannot write {out}: there is no folder {folder}; name another file with --out")
 
 
 def _write(path: Path, data: Buffer, *, private: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from enum import IntEnum, IntFlag
@@ -25,6 +26,7 @@ from fl_node.content.names import cid_of_update
 from fl_node.errors import ContentError, UsageError
 from fl_node.prefix import PeerFacts, Prefix, UpdateEntry
 from fl_node.records import Entry, UpdateObjected, UpdatePublished, UpdateRef, UpdatesAttested, rule_name
+from fl_node.suggest import update_meant
 from fl_node.times import utc
 
 _NOTHING = "00" * 32
@@ -188,10 +190,13 @@ def find_update(prefix: Prefix, text: str) -> UpdateEntry:
         raise UsageError(
             f"got {text[:20]}... of {len(text)} characters; expected an update such as 3#12, or the CID of its content"
         )
+    if re.fullmatch("[0-9]+#[0-9]+", text):
+        raise UsageError(f"no update {text} on the ledger, which has {prefix.size} entries")
     try:
         digest = Cid.parse(text).digest
-    except ContentError as cause:
-        raise UsageError(f"{text!r} is neither an update such as 3#12 nor a CID: {cause}") from cause
+    except (ContentError, UsageError) as cause:
+        meant = update_meant(text) or f": {cause}"
+        raise UsageError(f"{text!r} is neither an update such as 3#12 nor a CID{meant}") from cause
     for facts in prefix.peers():
         for update in prefix.updates(facts.number):
             if update.content == digest:

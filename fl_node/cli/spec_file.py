@@ -11,6 +11,7 @@ from fl_node.errors import UsageError
 from fl_node.presets import Preset, Tables, preset
 from fl_node.spec import parse_federation
 from fl_node.spec_text import meanings, merged, preset_head, preset_notes, spec_text
+from fl_node.unwritable import unwritable
 
 #: What a coordinator looks at in any case, whatever the preset; works as it stands, on the digits that come along.
 _START: Tables = {
@@ -43,7 +44,7 @@ def write_spec(arguments: argparse.Namespace) -> int:
     except FileExistsError as cause:
         raise UsageError(f"{path} exists already; expected a new file: name another with --spec") from cause
     except OSError as cause:
-        raise UsageError(f"cannot write {path}: {cause.strerror}; name another file with --spec") from cause
+        raise unwritable(path, cause, "name another file with --spec") from cause
     if arguments.json:
         print(json.dumps({"spec": str(path), "preset": chosen.name, "peers": arguments.peers}, indent=1))
         return 0

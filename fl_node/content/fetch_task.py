@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from fl_node.content.cid import Cid
 from fl_node.content.endpoints import Endpoint, parse_endpoint
@@ -12,6 +13,9 @@ from fl_node.content.http_client import Connection, NotHere, NotNow
 from fl_node.content.meter import Kind
 from fl_node.content.providers import Providers
 from fl_node.errors import ContentError, ContentMismatch, ContentUnavailable
+
+#: Ends what is said where nobody gave a file.
+TRY_AGAIN: Final = "Try again later, or from other providers"
 
 
 class Task:
@@ -140,7 +144,7 @@ class Task:
         causes = list(self._trouble.values())
         lies = [cause for cause in causes if isinstance(cause, ContentMismatch)]
         error = (ContentMismatch if lies else ContentUnavailable)(
-            f"cannot fetch {self._cid} from {len(causes)} endpoints: {said}. Try again later, or from other providers"
+            f"cannot fetch {self._cid} from {len(causes)} endpoints: {said}. {TRY_AGAIN}"
         )
         error.__cause__ = (lies or causes or [None])[0]
         return error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import secrets
@@ -27,7 +26,6 @@ from fl_node.errors import (
     MalformedEvidence,
     MalformedWeights,
     SpecError,
-    StoreFull,
     Unreadable,
     UsageError,
 )
@@ -46,6 +44,7 @@ from fl_node.merging import weights
 from fl_node.records import UpdateRef
 from fl_node.sealing import age
 from fl_node.spec import Deployment, deployed_bytes, parse_federation
+from fl_node.unwritable import unwritable
 
 T = TypeVar("T")
 #: Of weights whose model is not known, for want of the genesis.
@@ -370,5 +369,4 @@ def _whole(out: Path) -> Iterator[BinaryIO]:
         finally:
             scratch.unlink(missing_ok=True)
     except OSError as cause:
-        kind = StoreFull if cause.errno in (errno.ENOSPC, errno.EDQUOT) else UsageError
-        raise kind(f"cannot write {out}: {cause.strerror}; name another file with --out") from cause
+        raise unwritable(out, cause, "name another file with --out") from cause

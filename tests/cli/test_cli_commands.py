@@ -73,10 +73,15 @@ def test_show(finished: Finished) -> None:
     assert re.search(r"^left_out +nobody$", text, re.M) and re.search(r"^rule +fedavg$", text, re.M)
 
 
-@pytest.mark.parametrize("name", ["2#9", "9#1", "2#", "nonsense", "bafkqaaa", "Qm" + "a" * 44, "2#2x"])
+@pytest.mark.parametrize(
+    "name", ["2#9", "9#1", "2#", "nonsense", "2-2", f"1#{10**20}", "bafkqaaa", "Qm" + "a" * 44, "2#2x"]
+)
 def test_show_what_is_not_there(finished: Finished, name: str) -> None:
-    run = finished.command("show", name, "--state", finished.state("a"), code=2)
-    assert name in run.stderr
+    for command in (("show",), ("share", "--to", "1"), ("lineage",)):
+        run = finished.command(*command, name, "--state", finished.state("a"), code=2)
+        assert name in run.stderr
+        assert "no update" in run.stderr or "such as 3#12" in run.stderr
+        assert "did you mean 2#2?" in run.stderr or name != "2-2"
 
 
 HUGE = "9" * 5000
@@ -168,9 +173,10 @@ def test_model_that_nobody_has_or_that_is_not_there(finished: Finished, tmp_path
     assert "cannot be reached" in run.stderr and not out.exists()
     finished.command("model", "--state", finished.state("b"), "--at", "7#1", "--out", out, code=2, **OPEN)
     finished.command("model", "--state", finished.state("b"), "--at", "best", "--out", out, code=2, **OPEN)
-    finished.command(
-        "model", "--state", finished.state("b"), "--out", tmp_path / "no" / "such" / "folder", code=23, **OPEN
-    )
+    nowhere = tmp_path / "no" / "such" / "file"
+    # No password is asked for.
+    run = finished.command("model", "--state", finished.state("b"), "--out", nowhere, code=2)
+    assert f"cannot write {nowhere}: there is no folder {nowhere.parent}; name another" in run.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import pytest
 
 from fl_node.content.cid import Cid
+from fl_node.content.fetch import Fetcher
+from fl_node.content.gateway import Gateway
 from fl_node.content.memory import MemoryStore
+from fl_node.errors import ContentUnavailable
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.memory import MemoryChain, memory_account
+from fl_node.models import stored_or_fetched
 from fl_node.pacing import common_round
 from fl_node.prefix import Prefix
 from fl_node.records import Flag, Member, Update, UpdateRef
-from fl_node.retention import collect, oldest_kept
+from fl_node.retention import collect, oldest_kept, past_retention
 from fl_node.spec import Spec
 from fl_node.tables import ContentSpec
 
@@ -93,3 +97,33 @@ def test_one_member_that_runs_ahead_decides_nothing() -> None:
     index.sync()
     prefix = Prefix(index.entries())
     assert (prefix.highest_round, common_round(prefix), oldest_kept(SPEC, prefix)) == (30, 1, 0)
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_what_is_past_retention_is_not_asked_for_again(served: bool) -> None:
+    """Whether some gateway answers without having it, or nobody serves anything."""
+    members = [Member(memory_account(number), f"site-{number}") for number in (1, 2)]
+    chain = MemoryChain(members)
+    ledgers = [chain.ledger(member.account) for member in members]
+    with Gateway(MemoryStore()) as empty, Fetcher(("127.0.0.0/8",), timeout_s=5.0) as fetcher:
+        if served:
+            ledgers[0].announce(1, bytes(32), bytes(32), empty.endpoint)
+        for number in range(1, 10):
+            for ledger in ledgers:
+                ledger.publish(update(Cid("raw", bytes([number]) * 32), number, number, ledger.head().size), ())
+        index = LedgerIndex(":memory:", ledgers[0])
+        index.sync()
+        prefix = Prefix(index.entries())
+        for number in (1, 6):
+            entry = prefix.update(UpdateRef(2, number))
+            assert past_retention(SPEC, prefix, entry)
+            with pytest.raises(ContentUnavailable) as caught:
+                stored_or_fetched(entry, prefix, (), fetcher, 100, SPEC)
+            told = str(caught.value)
+            assert told.startswith(f"2#{number} ") and f"round {number}, past content.retention_rounds = 3" in told
+            assert "from round 7 on" in told and "archive = true" in told and "later, or" not in told
+            assert ("has not got" in told) is served
+        recent = prefix.update(UpdateRef(2, 7))
+        assert past_retention(SPEC, prefix, recent) == ""
+        with pytest.raises(ContentUnavailable, match=r"(?i)try again"):
+            stored_or_fetched(recent, prefix, (), fetcher, 100, SPEC)
