@@ -47,9 +47,10 @@ class Secrecy:
     def __init__(self, keys: Keys, kept: Vaulting) -> None:
         self.keys = keys
         self.vault = kept
+        self._whole: set[bytes] = set()
 
     @classmethod
-    def of(cls, state: Path, signer: Signer, tell: Callable[[str], None] = lambda text: None) -> Secrecy:
+    def of(cls, state: Path, signer: Signer, tell: Callable[[str], None] = vault.warn) -> Secrecy:
         """Those of a state folder.
 
         Args:
@@ -66,14 +67,18 @@ class Secrecy:
         """A twin without folders, for simulations and tests."""
         return cls(Keys(), MemoryVault())
 
-    def recipient(self) -> bytes:
-        """The public key to announce, 32 bytes: the latest one; the first one is made when it is asked for.
+    def recipient(self, round: int = 0, log_size: int = 0) -> bytes:
+        """The public key to announce, 32 bytes: the latest one. Where there is none, or where it is lost and only
+        superseded ones are left (:func:`remember_superseded`), one is made now.
+
+        Args:
+            round, log_size: of now, for a key that is made.
 
         Raises:
             KeyringError: it cannot be kept.
         """
         current = self.keys.current()
-        return (self.keys.make(0, 0) if current is None else current).public
+        return (self.keys.make(round, log_size) if current is None else current).public
 
     def open(self, content: bytes, data: Buffer, most_bytes: int) -> tuple[Buffer, int | None]:
         """What an update's ciphertext holds: from the vault, or opened with whichever key fits.
@@ -90,15 +95,24 @@ class Secrecy:
             MalformedWeights: not an age file, cut, altered, or more than ``most_bytes`` come out.
             KeyringError: the vault cannot be read.
         """
-        return self.recall(content, most_bytes) or (age.unseal(data, self.keys.identities(), most_bytes), None)
+        recalled = self.recall(content, most_bytes)
+        if recalled is not None:
+            return recalled
+        self._whole.discard(content)
+        return age.unseal(data, self.keys.identities(), most_bytes), None
 
     def holds(self, content: bytes) -> bool:
-        """Whether the vault has an update, so that no ciphertext is needed.
+        """Whether the vault has an update undamaged, so that no ciphertext is needed. Each is opened once to know.
 
         Raises:
             KeyringError: the vault cannot be read.
         """
-        return self.vault.has(content)
+        if not self.vault.has(content):
+            return False
+        if content not in self._whole and self.vault.get(content, _MOST_BYTES) is None:
+            return False
+        self._whole.add(content)
+        return True
 
     def recall(self, content: bytes, most_bytes: int) -> tuple[Buffer, int | None] | None:
         """What the vault has of an update, for whoever has no ciphertext; ``None``: nothing."""
@@ -270,9 +284,7 @@ def tend(
         ContentError: the content store does not answer; the key stays likewise.
     """
     now = common_round(prefix)
-    for public, round in superseded_rounds(prefix, number).items():
-        if any(record.public == public and record.superseded != round for record in secrecy.keys.records):
-            secrecy.keys.superseded(public, round)
+    remember_superseded(secrecy.keys, prefix, number)
     held = [identity.public for identity in secrecy.keys.identities()]
     going = keys_to_destroy(spec, prefix, number, held, reached_round(prefix, number))
     longest = keys_to_destroy(
@@ -296,9 +308,25 @@ def tend(
     return Tended(_fresh(secrecy, spec, prefix, number, now), kept, tuple(destroyed), forgotten)
 
 
+def remember_superseded(keys: Keys, prefix: Prefix, number: int) -> None:
+    """Note beside a peer's keys which of them the ledger has a later one for: none of these is announced again.
+
+    Raises:
+        KeyringError: it cannot be written.
+    """
+    for public, round in superseded_rounds(prefix, number).items():
+        if any(record.public == public and record.superseded != round for record in keys.records):
+            keys.superseded(public, round)
+
+
 def _fresh(secrecy: Secrecy, spec: Spec, prefix: Prefix, number: int, now: int) -> bytes | None:
-    """A new key, unless one waits to be announced already."""
-    if secrecy.recipient() != announced_key(prefix, number):
+    """A new key, unless one waits to be announced already; also in place of one that is lost."""
+    said = announced_key(prefix, number)
+    if secrecy.keys.current() is None:
+        public = secrecy.recipient(now, prefix.size)
+        secrecy.keys.rotation_done()
+        return public if any(said) else None
+    if secrecy.recipient() != said:
         return None
     if not (rotation_due(spec, prefix, number, now) or secrecy.keys.rotation_requested()):
         return None
@@ -311,7 +339,7 @@ def _try_to_fetch(
     secrecy: Secrecy, entry: UpdateEntry, store: ContentStore, fetch: Callable[[UpdateEntry], Buffer]
 ) -> None:
     """Have the content store get what it lacks, where somebody gives it now."""
-    if secrecy.vault.has(entry.content) or store.has(cid_of_update(entry.update)):
+    if secrecy.holds(entry.content) or store.has(cid_of_update(entry.update)):
         return
     try:
         fetch(entry)
@@ -346,7 +374,7 @@ def before_destroying(
     saved = 0
     late: ContentUnavailable | None = None
     for entry in sealed_to(prefix, number, public):
-        if entry.content in there:
+        if entry.content in there and secrecy.holds(entry.content):
             continue
         cid = cid_of_update(entry.update)
         if not store.has(cid):

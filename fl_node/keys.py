@@ -11,6 +11,7 @@ import hmac
 import json
 import os
 import secrets
+import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -161,6 +162,13 @@ def unlock(path: Path, password_file: Path | None = None) -> Signer:
     """
     if not path.is_file():
         raise KeystoreError(f"no key at {path}; make one with `fl-node init`, or name another with --key")
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        print(
+            f"fl-node: warning: {path} has mode {mode:03o}, so that others may read it, and try passwords on it, or "
+            f"replace it; expected 600: chmod 600 {path}",
+            file=sys.stderr,
+        )
     return load(path, read_password(password_file, prompt=f"Password of {path}: "))
 
 

@@ -18,7 +18,8 @@ from fl_node.errors import (
     StoreUnreachable,
     Unreadable,
 )
-from fl_node.key_keeping import tend
+from fl_node.key_keeping import remember_superseded, tend
+from fl_node.lost_keys import lost_key
 from fl_node.merging.fit import check_fit
 from fl_node.merging.outcomes import ranges
 from fl_node.merging.sync import pace
@@ -31,7 +32,7 @@ from fl_node.retention import collect, oldest_kept
 from fl_node.round import Goal, play_round
 from fl_node.sealing.age import recipient_text
 from fl_node.supply import obtain, tensors_of
-from fl_node.turns import await_readers, await_token, await_turn, pause
+from fl_node.turns import Meanwhile, await_readers, await_token, await_turn, nothing, pause
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -104,19 +105,26 @@ def take_part(peer: Peer, endpoint: str, config: NodeConfig, tls_pin: Callable[[
     poll_s = config.poll_s
     patience.through(catch_up, peer, poll_s)
     setbacks = 0
+
+    def meanwhile() -> None:
+        """While this peer waits for others: the fresh key that somebody asked for."""
+        if peer.secrecy is not None and peer.secrecy.keys.rotation_requested():
+            keep_keys(peer)
+            announce(peer, endpoint, poll_s, tls_pin())
+
     while True:
         try:
             patience.through(keep_keys, peer)
             patience.through(announce, peer, endpoint, poll_s, tls_pin())
             goal = patience.through(next_goal, peer, config.rounds)
             if goal is None:
-                if patience.through(linger, peer, poll_s, config.rounds):
+                if patience.through(linger, peer, poll_s, config.rounds, meanwhile):
                     return
                 continue
             if peer.spec.merging.selection == "ring" and not goal.final:
-                goal = patience.through(await_token, peer, goal, poll_s, config.rounds)
-            patience.through(await_readers, peer, poll_s)
-            patience.through(await_turn, peer, goal, poll_s)
+                goal = patience.through(await_token, peer, goal, poll_s, config.rounds, meanwhile)
+            patience.through(await_readers, peer, poll_s, meanwhile)
+            patience.through(await_turn, peer, goal, poll_s, meanwhile)
             update = patience.through(play_round, peer, goal)
             peer.emit(_recorded_event(peer, update))
             patience.through(settle, peer, update.sequence, poll_s)
@@ -188,11 +196,15 @@ def tidy(peer: Peer) -> None:
 
 
 def keep_keys(peer: Peer) -> None:
-    """Make a fresh key where one is due, and destroy what is past its overlap; :func:`announce` tells the ledger."""
+    """Make a fresh key where one is due or lost, and destroy what is past its overlap; :func:`announce` tells the
+    ledger."""
     if peer.secrecy is None:
         return
     peer.sync()
     with peer.watch.phase("keys"):
+        lost = lost_key(peer.secrecy, peer.prefix, peer.number, oldest_kept(peer.spec, peer.prefix))
+        if lost is not None:
+            peer.emit(Event("key-lost", lost.told(), {"key": lost.public.hex(), "updates": len(lost.updates)}))
         done = tend(
             peer.secrecy,
             peer.spec,
@@ -212,7 +224,10 @@ def keep_keys(peer: Peer) -> None:
 def announce(peer: Peer, endpoint: str, poll_s: float, tls_pin: bytes = ZERO32) -> None:
     """Say on the ledger where this peer's content is served, and which key others encrypt for, unless it says so
     already. With a key, wait until the log as seen has it: what this peer seals without, it could not read itself."""
-    key = ZERO32 if peer.secrecy is None else peer.secrecy.recipient()
+    key = ZERO32
+    if peer.secrecy is not None:
+        remember_superseded(peer.secrecy.keys, peer.prefix, peer.number)
+        key = peer.secrecy.recipient(common_round(peer.prefix), peer.prefix.size)
     wanted = key, tls_pin, endpoint
     if _announced(peer) == wanted:
         return
@@ -277,7 +292,7 @@ def reached_target(peer: Peer, last: UpdateEntry) -> bool:
     return found is not None and found.score_ppm >= round(target * 1_000_000)
 
 
-def linger(peer: Peer, poll_s: float, rounds: int = 0) -> bool:
+def linger(peer: Peer, poll_s: float, rounds: int = 0, meanwhile: Meanwhile = nothing) -> bool:
     """Serve the others until every active peer has closed, or ``linger_s`` has passed since this peer closed.
 
     Returns False at once if the chain drops the closing update: there is something to do again.
@@ -292,6 +307,7 @@ def linger(peer: Peer, poll_s: float, rounds: int = 0) -> bool:
                 return True
             pause(peer, poll_s)
             try:
+                meanwhile()
                 peer.sync()
             except ChainUnavailable:
                 continue  # nothing is left to write: go on serving

@@ -21,7 +21,7 @@ from fl_node.content.memory import MemoryStore
 from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import Buffer
 from fl_node.decoding import Decoder, most_content_bytes
-from fl_node.errors import ContentMismatch, MalformedWeights, UsageError
+from fl_node.errors import ContentMismatch, MalformedWeights, Unreadable, UsageError
 from fl_node.key_keeping import Secrecy
 from fl_node.merging import encodings, weights
 from fl_node.merging.personal import published, shared_schema
@@ -70,7 +70,14 @@ def wrap(
     """
     with _room(view, stores) as room:
         decoder = Decoder(view.federation.spec, room.schema, room.genesis, room.with_vault(secrecy), secrecy)
-        return age.seal(canonical_file(view.prefix, entry, decoder.tensors(entry, view.prefix)), [key])
+        try:
+            tensors = decoder.tensors(entry, view.prefix)
+        except Unreadable as cause:
+            raise Unreadable(
+                f"{cause}; what this peer cannot read it cannot share: ask a member that still reads {entry.ref} to "
+                f"share it, here or there (`fl-node share {entry.ref} --to PEER`)"
+            ) from cause
+        return age.seal(canonical_file(view.prefix, entry, tensors), [key])
 
 
 def take_in(view: View, data: Buffer, secrecy: Secrecy, stores: Sequence[ContentStore] = ()) -> UpdateEntry:
@@ -84,7 +91,19 @@ def take_in(view: View, data: Buffer, secrecy: Secrecy, stores: Sequence[Content
     """
     with _room(view, stores) as room:
         schema = room.schema
-    payload = age.unseal(data, secrecy.keys.identities(), encodings.most_bytes(schema))
+    try:
+        payload = age.unseal(data, secrecy.keys.identities(), encodings.most_bytes(schema))
+    except Unreadable as cause:
+        raise Unreadable(
+            f"{cause}. A share is for the key that its receiver had announced when it was made: ask any member that "
+            "reads the update to share it again (`fl-node share UPDATE --to PEER`), and take it in before this peer's "
+            "keys have changed"
+        ) from cause
+    except MalformedWeights as cause:
+        raise MalformedWeights(
+            f"{cause}; expected what `fl-node share` wrote: copy the file again, fetch it by its CID, or ask for the "
+            "share again"
+        ) from cause
     file = weights.decode(payload, schema)
     entry = _named(view.prefix, file.metadata)
     opened = view.prefix.opened
@@ -151,7 +170,7 @@ class _Room:
 
     def with_vault(self, secrecy: Secrecy) -> Callable[[UpdateEntry], Buffer]:
         """What the vault has needs no ciphertext."""
-        return lambda entry: b"" if secrecy.vault.has(entry.content) else self.bytes_of(entry)
+        return lambda entry: b"" if secrecy.holds(entry.content) else self.bytes_of(entry)
 
 
 @contextmanager
@@ -164,5 +183,5 @@ def _room(view: View, stores: Sequence[ContentStore]) -> Iterator[_Room]:
         yield _Room(
             schema,
             lambda: published(spec, whole),
-            lambda entry: stored_or_fetched(entry, prefix, stores, fetcher, most),
+            lambda entry: stored_or_fetched(entry, prefix, stores, fetcher, most, spec),
         )

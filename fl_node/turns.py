@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeAlias
 
 from fl_node.assembly import check_membership
 from fl_node.merging.attested import attested_prefix, attests_first
@@ -14,8 +16,15 @@ from fl_node.prefix import UpdateEntry
 from fl_node.progress import Event
 from fl_node.round import Goal, attest_first
 
+#: What a peer does at each look while it waits.
+Meanwhile: TypeAlias = Callable[[], None]
 
-def await_readers(peer: Peer, poll_s: float) -> None:
+
+def nothing() -> None:
+    """A :data:`Meanwhile`."""
+
+
+def await_readers(peer: Peer, poll_s: float, meanwhile: Meanwhile = nothing) -> None:
     """Before the first own update: give members that have announced no key yet the spec's time to do so. An update that
     is sealed without a member's key, that member can never read."""
     if peer.secrecy is None or peer.prefix.sequence(peer.number):
@@ -32,10 +41,11 @@ def await_readers(peer: Peer, poll_s: float) -> None:
                 text = f"waiting for the keys of peers {ranges(missing)}, so that they can read the first update"
                 peer.emit(Event("waiting", text, {"peers": missing}))
                 told = True
+            meanwhile()
             pause(peer, poll_s)
 
 
-def await_turn(peer: Peer, goal: Goal, poll_s: float) -> None:
+def await_turn(peer: Peer, goal: Goal, poll_s: float, meanwhile: Meanwhile = nothing) -> None:
     """Wait for what a round needs: the least interval between two own updates and, in sync mode, the previous round.
     Where the policy looks at attested scores: attest what this peer has to, and wait until the others have."""
     with peer.watch.phase("wait"):
@@ -43,7 +53,7 @@ def await_turn(peer: Peer, goal: Goal, poll_s: float) -> None:
         interval_s = peer.ledger.identity.min_interval_s
         if last is not None and interval_s:
             # The entry has the chain's time: where its clock is ahead of this one, waiting must not take longer for it.
-            sleep_until(peer, min(last.time_s, time.time()) + interval_s)
+            sleep_until(peer, min(last.time_s, time.time()) + interval_s, meanwhile)
         told = False
         while peer.spec.rounds.mode == "sync":
             now_s = peer.chain_time_s()  # before the look at the chain: entries after it cannot be earlier
@@ -60,14 +70,15 @@ def await_turn(peer: Peer, goal: Goal, poll_s: float) -> None:
                 waiting = f"round {goal.round} waits for the round before to be complete"
                 peer.emit(Event("waiting", waiting, {"round": goal.round}))
                 told = True
+            meanwhile()
             pause(peer, poll_s)
     if peer.spec.rounds.mode == "sync" and attests_first(peer.spec):
         attest_first(peer, goal)
         with peer.watch.phase("wait"):
-            await_attestations(peer, goal, poll_s)
+            await_attestations(peer, goal, poll_s, meanwhile)
 
 
-def await_attestations(peer: Peer, goal: Goal, poll_s: float) -> None:
+def await_attestations(peer: Peer, goal: Goal, poll_s: float, meanwhile: Meanwhile = nothing) -> None:
     """Wait until all that are to attest for a synchronous round have done so, or the deadline has passed again."""
     told = False
     while True:
@@ -88,10 +99,11 @@ def await_attestations(peer: Peer, goal: Goal, poll_s: float) -> None:
             text = f"round {goal.round} waits for peers {names} to attest"
             peer.emit(Event("waiting", text, {"round": goal.round, "peers": list(cut.waits_for)}))
             told = True
+        meanwhile()
         pause(peer, poll_s)
 
 
-def await_token(peer: Peer, goal: Goal, poll_s: float, rounds: int = 0) -> Goal:
+def await_token(peer: Peer, goal: Goal, poll_s: float, rounds: int = 0, meanwhile: Meanwhile = nothing) -> Goal:
     """Wait until the model that goes round is here, or its bearer has been silent for too long, or the rings are
     finished; what to make then.
 
@@ -120,6 +132,7 @@ def await_token(peer: Peer, goal: Goal, poll_s: float, rounds: int = 0) -> Goal:
                 text = f"lap {turn.lap} of ring {turn.ring} waits for {whom}"
                 detail = {"round": goal.round, "ring": turn.ring, "lap": turn.lap, "peer": turn.waits_for}
                 peer.emit(Event("waiting", text, detail))
+            meanwhile()
             pause(peer, poll_s)
 
 
@@ -133,7 +146,8 @@ def pause(peer: Peer, seconds: float) -> None:
         raise Stopped
 
 
-def sleep_until(peer: Peer, time_s: float) -> None:
+def sleep_until(peer: Peer, time_s: float, meanwhile: Meanwhile = nothing) -> None:
     """Wait until this machine's clock says so."""
     while (left := time_s - time.time()) > 0:
+        meanwhile()
         pause(peer, min(left, 1.0))

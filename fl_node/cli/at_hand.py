@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from fl_node import keys
 from fl_node.audit.at_hand import AtHand
 from fl_node.audit.means import Means
+from fl_node.cli.text import safe
 from fl_node.config import NodeConfig
 from fl_node.decoding import Opening
 from fl_node.errors import KeyringError
@@ -27,6 +29,20 @@ def identities_of(arguments: argparse.Namespace) -> tuple[Identity, ...]:
     return tuple(identity for name in arguments.identities for identity in read_identities(Path(name)))
 
 
+def warn(text: str) -> None:
+    """Tell on standard error what did not keep a command from its work."""
+    print(f"fl-node: warning: {safe(text)}", file=sys.stderr)
+
+
+def own_secrecy(peer: NodeConfig, signer: keys.Signer) -> Secrecy:
+    """A peer's keys and vault; what is damaged in the vault is told.
+
+    Raises:
+        KeyringError: they cannot be read, or others may read them.
+    """
+    return Secrecy.of(peer.state_path, signer, warn)
+
+
 def keys_at_hand(identities: Sequence[Identity], peer: NodeConfig | None) -> AtHand | None:
     """Given keys, and those of a peer with its vault; ``None`` where there are neither.
 
@@ -41,9 +57,9 @@ def keys_at_hand(identities: Sequence[Identity], peer: NodeConfig | None) -> AtH
     own = identities[0] if identities else None
     if peer is not None:
         signer = keys.unlock(peer.key_path, Path(peer.password_file) if peer.password_file else None)
-        secrecy = Secrecy.of(peer.state_path, signer)
+        secrecy = own_secrecy(peer, signer)
         openers.insert(0, secrecy)
-        own = secrecy.keys.current() or own
+        own = next(iter(secrecy.keys.identities()), own)
         if own is None:
             raise KeyringError(
                 f"{peer.state_path} has no keys yet; a peer makes its first one when it runs: name a file with "

@@ -9,7 +9,7 @@ def _keys(command: Command) -> None:
     sub = command("keys", "the keys that updates are encrypted to: show, rotate or export this peer's")
     summaries = {
         "show": "every key that this peer announced, and which of them it still has",
-        "rotate": "announce a fresh key now, or have the running node do so in its next round",
+        "rotate": "announce a fresh key now, or have the running node do so before it goes on",
         "export": "write this peer's private keys as an age identity file",
     }
     for name, action in actions(sub, summaries):

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fl_node.access import View, viewing
-from fl_node.cli.keys import unlocked
+from fl_node.cli.at_hand import own_secrecy
+from fl_node.cli.keys import new_file, unlocked
 from fl_node.cli.reading import find_update
 from fl_node.cli.settings import settings_of
 from fl_node.config import NodeConfig
@@ -18,7 +19,6 @@ from fl_node.content.cid import Cid
 from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import Buffer, cid_of
 from fl_node.errors import ContentError, StoreFull, UsageError
-from fl_node.key_keeping import Secrecy
 from fl_node.models import own_stores
 from fl_node.pacing import common_round
 from fl_node.records import Flag
@@ -34,10 +34,8 @@ def share(arguments: argparse.Namespace) -> int:
             raise UsageError(f"{entry.ref} is not encrypted: anybody gets it with `fl-node model --at {entry.ref}`")
         key = key_of(view.prefix, arguments.to)
         name = f"{entry.ref.peer}-{entry.ref.sequence}-for-{arguments.to}.age"
-        out = Path(arguments.output or name)
-        if out.exists():
-            raise UsageError(f"{out} exists; expected a new file: name another with --output")
-        secrecy = Secrecy.of(config.state_path, unlocked(config))
+        out = new_file(name if arguments.output is None else arguments.output)
+        secrecy = own_secrecy(config, unlocked(config))
         data = wrap(view, entry, key, secrecy, stores)
         for store in stores:
             store.add(data, label=SHARED_LABEL, round=common_round(view.prefix))
@@ -66,7 +64,7 @@ def receive(arguments: argparse.Namespace) -> int:
     config = settings_of(arguments)
     with viewing(config) as view, _stores(config) as stores:
         data = _given(arguments.file, view, stores)
-        secrecy = Secrecy.of(config.state_path, unlocked(config))
+        secrecy = own_secrecy(config, unlocked(config))
         entry = take_in(view, data, secrecy, stores)
         site = view.prefix.peer(entry.ref.peer).site
     if arguments.json:

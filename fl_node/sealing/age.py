@@ -155,7 +155,7 @@ def unseal(data: Buffer, identities: Sequence[Identity], most_bytes: int) -> mem
     if size > most_bytes:
         raise MalformedWeights(f"the age file holds {size} bytes, expected at most {most_bytes}")
     if not identities:
-        raise Unreadable(f"the bytes are encrypted to {header.stanzas} recipients, and there is no key here to try")
+        raise Unreadable(f"the bytes are encrypted to {_count(header)}, and there is no key here to try")
     if X25519 not in header.kinds:
         kinds = ", ".join(sorted(set(header.kinds)))
         raise Unreadable(f"the bytes are encrypted to recipients of type {kinds[:100]}, expected {X25519}")
@@ -166,13 +166,19 @@ def unseal(data: Buffer, identities: Sequence[Identity], most_bytes: int) -> mem
     except pyrage.DecryptError as cause:
         if str(cause) == _NO_MATCH:
             raise Unreadable(
-                f"none of {len(identities)} keys opens the age file, which is encrypted to at most {header.stanzas} "
-                "recipients: it was not encrypted to this reader, or the key is gone"
+                f"none of {len(identities)} keys opens the age file, which is encrypted to {_count(header)}: it was "
+                "not encrypted to this reader, or the key is gone"
             ) from cause
         raise MalformedWeights(f"the age file was cut or altered: {cause}") from cause
     except OSError as cause:
         raise MalformedWeights(f"the age file was cut or altered: {cause}") from cause
     return sink.filled()
+
+
+def _count(header: Header) -> str:
+    """For how many keys a file is, without what age's authors ask writers to add, which means nothing."""
+    count = header.kinds.count(X25519)
+    return "1 key" if count == 1 else f"{count} keys"
 
 
 class _Reader:

@@ -30,7 +30,6 @@ def read_identities(path: Path) -> tuple[Identity, ...]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: a pipe waits for somebody to write into it
             raise KeyringError(f"{path} is no regular file; expected a file of age identities")
-        check_private(path)
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as cause:
@@ -39,7 +38,9 @@ def read_identities(path: Path) -> tuple[Identity, ...]:
         ) from cause
     if len(content) > MOST_BYTES:
         raise KeyringError(f"{path} has more than {MOST_BYTES} bytes; expected a file of age identities")
-    return parse_identities(content, str(path))
+    found = parse_identities(content, str(path))
+    check_private(path)  # after it is known to hold keys: what holds none gives nobody cause to make new ones
+    return found
 
 
 def parse_identities(content: bytes, where: str) -> tuple[Identity, ...]:

@@ -15,7 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -65,8 +65,11 @@ class Keys:
         return self._records
 
     def current(self) -> Identity | None:
-        """The key that was made last, announced or not; ``None``: there is none yet."""
-        return next(iter(self.identities()), None)
+        """The key that was made last, announced or not, of those that no later one took the place of: a key that was
+        superseded, perhaps because somebody else saw it, never comes back. ``None``: there is none, or it is lost."""
+        with self._lock:
+            found = (self._identities.get(one.public) for one in reversed(self._records) if one.superseded is None)
+            return next((identity for identity in found if identity is not None), None)
 
     def identities(self) -> tuple[Identity, ...]:
         """The private keys, newest first."""
@@ -170,7 +173,7 @@ class Keyring(Keys):
 
     def rotation_requested(self) -> bool:
         """As :meth:`Keys.rotation_requested`."""
-        return (self._folder / REQUEST_NAME).exists()
+        return rotation_pending(self._folder)
 
     def rotation_done(self) -> None:
         """As :meth:`Keys.rotation_done`."""
@@ -200,7 +203,10 @@ class Keyring(Keys):
                 "the right --key, or another --state folder"
             ) from cause
         except MalformedWeights as cause:
-            raise KeyringError(f"the key {path} is damaged: {cause}; restore it, or move it away to go on") from cause
+            raise KeyringError(
+                f"the key {path} is damaged: {cause}; restore it, or move it away: if it is the key in use, a fresh "
+                "one is announced then, and what was encrypted to this one and is not in the vault cannot be read here"
+            ) from cause
         (identity,) = parse_identities(content, str(path))
         made = _MADE.match(content)
         round_, size = (int(made[1]), int(made[2])) if made else (0, 0)
@@ -240,14 +246,28 @@ def read_records(folder: Path) -> tuple[KeyRecord, ...]:
         return ()
     check_private(path)
     try:
-        return tuple(_record(item) for item in json.loads(path.read_text("utf-8"))["keys"])
+        return _parsed(path.read_bytes())
     except OSError as cause:
         raise KeyringError(f"cannot read {path}: {cause.strerror}") from cause
-    except (ValueError, KeyError, TypeError, UsageError) as cause:
+    except (ValueError, UsageError) as cause:
         raise KeyringError(
             f"{path} is damaged: {cause}; move it away: it is made again from the keys beside it, without those that "
             "were destroyed"
         ) from cause
+
+
+def kept_keys(folder: Path) -> frozenset[bytes]:
+    """The public halves of the keys whose private half lies in a folder, by the names of its files."""
+    found = set()
+    for path in folder.glob("age1*.age"):
+        with suppress(UsageError):
+            found.add(parse_recipient(path.stem))
+    return frozenset(found)
+
+
+def rotation_pending(folder: Path) -> bool:
+    """Whether a rotation was asked for and is still to come (:func:`request_rotation`)."""
+    return (folder / REQUEST_NAME).exists()
 
 
 def request_rotation(folder: Path) -> None:
@@ -269,9 +289,32 @@ def _plain(record: KeyRecord) -> dict[str, Any]:
     }
 
 
-def _record(item: dict[str, Any]) -> KeyRecord:
-    rounds = {key: None if item[key] is None else int(item[key]) for key in ("superseded", "destroyed")}
-    return KeyRecord(parse_recipient(item["public"]), int(item["made_round"]), int(item["made_size"]), **rounds)
+def _parsed(content: bytes) -> tuple[KeyRecord, ...]:
+    """The records of a list.
+
+    Raises:
+        ValueError, UsageError: it is none; the message says what was expected.
+    """
+    try:
+        table = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as cause:
+        raise ValueError("it is no JSON") from cause
+    if not isinstance(table, dict) or not isinstance(table.get("keys"), list):
+        raise ValueError("expected a JSON object with a list named keys")
+    return tuple(_record(number, item) for number, item in enumerate(table["keys"], 1))
+
+
+def _record(number: int, item: object) -> KeyRecord:
+    if not isinstance(item, dict) or not isinstance(item.get("public"), str):
+        raise ValueError(f"entry {number} of its keys has no public key; expected an object with public: age1...")
+    for name in ("made_round", "made_size", "superseded", "destroyed"):
+        value = item.get(name)
+        optional = name in ("superseded", "destroyed")
+        if not (type(value) is int and value >= 0) and not (optional and name in item and value is None):
+            kind = "a round or null" if optional else "a number from 0"
+            raise ValueError(f"entry {number} of its keys has no usable {name}; expected {kind}")
+    public = parse_recipient(item["public"])
+    return KeyRecord(public, item["made_round"], item["made_size"], item["superseded"], item["destroyed"])
 
 
 @contextmanager

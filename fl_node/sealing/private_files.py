@@ -33,8 +33,13 @@ def private_folder(folder: Path) -> Path:
     return folder
 
 
-def check_private(path: Path) -> None:
+def check_private(
+    path: Path, then: str = ", and make a new key if somebody may have read it (`fl-node keys rotate`)"
+) -> None:
     """Refuse what others than its owner may read or write.
+
+    Args:
+        then: what to do besides, for the error.
 
     Raises:
         KeyringError: they may, or it is not there.
@@ -47,7 +52,7 @@ def check_private(path: Path) -> None:
         expected = "700" if path.is_dir() else "600"
         raise KeyringError(
             f"{path} has mode {mode:03o}, so that others may read or write it; expected {expected}: "
-            f"chmod {expected} {path}, and make a new key if somebody may have read it (`fl-node keys rotate`)"
+            f"chmod {expected} {path}{then}"
         )
 
 

@@ -11,6 +11,7 @@ import re
 import struct
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from fl_node.errors import KeyringError, MalformedWeights, Unreadable
 from fl_node.sealing import age
 from fl_node.sealing.age import Identity
 from fl_node.sealing.header import Buffer
-from fl_node.sealing.private_files import private_folder, remove_abandoned, write_private
+from fl_node.sealing.private_files import check_private, private_folder, remove_abandoned, write_private
 
 FOLDER_NAME: Final = "vault"
 # 48 bytes, so that tensors behind them lie aligned.
@@ -57,6 +58,11 @@ class Vaulting(Protocol):
 
 def _nothing(content: bytes) -> bool:
     return False
+
+
+def warn(text: str) -> None:
+    """Tell of damage where nobody else does."""
+    warnings.warn(text, stacklevel=2)
 
 
 class MemoryVault:
@@ -109,7 +115,7 @@ class Vault:
         KeyringError: others may read the folder, or it cannot be made.
     """
 
-    def __init__(self, folder: Path, secret: bytes, tell: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, folder: Path, secret: bytes, tell: Callable[[str], None] = warn) -> None:
         self._folder = private_folder(folder)
         self._key = Identity.of(secret)
         self._tell = tell
@@ -138,7 +144,7 @@ class Vault:
         """A payload, or ``None``. A damaged file is as good as none: it is told, and deleted.
 
         Raises:
-            KeyringError: it cannot be read, or is another account's.
+            KeyringError: it cannot be read, others may read it, or it is another account's.
         """
         for round in self._index().get(content, ()):
             path = self._path(content, round)
@@ -151,7 +157,10 @@ class Vault:
             except Unreadable as cause:
                 raise KeyringError(f"{path} was not written by the account whose key is given") from cause
             except MalformedWeights as error:
-                self._tell(f"{path} is damaged, and was deleted: {error}")
+                self._tell(
+                    f"the file {path} of the vault is damaged, and was deleted: {error}; the update is looked for "
+                    "elsewhere, and where no key opens it any more, ask another member to `fl-node share` it"
+                )
                 path.unlink(missing_ok=True)
         return None
 
@@ -184,6 +193,9 @@ class Vault:
         return gone
 
     def _read(self, path: Path, content: bytes, most_bytes: int) -> Opened:
+        if not path.exists():
+            raise FileNotFoundError
+        check_private(path, "")
         if path.stat().st_size > age.sealed_size(most_bytes + _HEAD.size, 1):
             raise MalformedWeights(f"it has {path.stat().st_size} bytes, more than {most_bytes} need")
         whole = age.unseal(path.read_bytes(), [self._key], most_bytes + _HEAD.size)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +23,19 @@ from fl_node.decoding import Decoder
 from fl_node.errors import Unreadable
 from fl_node.journal import Draft
 from fl_node.key_keeping import Secrecy
+from fl_node.keys import from_private_key
 from fl_node.ledger.memory import memory_account
 from fl_node.merging import encodings
 from fl_node.merging.personal import published
 from fl_node.merging.weights import schema_of
 from fl_node.node import announce, keep_keys, next_goal, take_part
-from fl_node.peer import Moved
+from fl_node.peer import Moved, Stopped
 from fl_node.prefix import Prefix
 from fl_node.publishing import for_readers_now
 from fl_node.readers import readers_at, sealed_for
-from fl_node.records import Flag, Reason, UpdateObjected, UpdateRef
+from fl_node.records import Flag, PeerAnnounced, Reason, UpdateObjected, UpdateRef
 from fl_node.round import Goal, evaluate, merge, play_round, train
-from fl_node.sealing.age import read_header
+from fl_node.sealing.age import read_header, recipient_text
 from fl_node.spec import Spec, parse_federation
 
 
@@ -242,6 +247,73 @@ def test_a_peer_waits_for_keys_before_its_first_update(tmp_path: Path) -> None:
     take_part(twins.peer(1), "memory://1", NodeConfig(poll_s=0.01, retry_s=5.0))
     assert any(event.kind == "waiting" and "keys of" in event.text for _, event in twins.events)
     assert any(event.kind == "not-sealed-for" for _, event in twins.events)
+
+
+@pytest.mark.parametrize("keyring", ["there", "made again"])
+def test_a_lost_key_is_told_and_the_one_before_never_comes_back(tmp_path: Path, keyring: str) -> None:
+    twins = Twins(tmp_path, spec_of(planned=9), size=2, encrypted=True)
+    signer = from_private_key("0x" + "17" * 32)
+    twins.secrets[1] = Secrecy.of(tmp_path / "one", signer)
+    peers = lockstep(twins, 1, (1, 2))
+    twins.secrets[1].keys.request_rotation()
+    play(peers, 1)
+    leaked, current = (record.public for record in twins.secrets[1].keys.records)
+    (tmp_path / "one" / "keys" / f"{recipient_text(current)}.age").unlink()
+    if keyring == "made again":
+        (tmp_path / "one" / "keys" / "keyring.json").unlink()
+    twins.secrets[1] = Secrecy.of(tmp_path / "one", signer)
+    twins.events.clear()
+    peers[1] = twins.peer(1)
+    play(peers, 1)
+    (event,) = (event for number, event in twins.events if event.kind == "key-lost")
+    assert event.detail == {"key": current.hex(), "updates": 2} and recipient_text(current) in event.text
+    prefix = prefix_of(twins)
+    said = [fact.body.recipient_key for fact in prefix.announcements(1) if isinstance(fact.body, PeerAnnounced)]
+    assert said[:2] == [leaked, current] and len(said) == 3 and said[2] not in said[:2]
+    decoder_of(twins, twins.secrets[1]).tensors(prefix.update(UpdateRef(2, 3)), prefix)
+    twins.events.clear()
+    play(peers, 1)
+    assert not any(event.kind == "key-lost" for _, event in twins.events)
+
+
+@pytest.mark.parametrize("waits", ["for a round", "for the others to end", "for keys"])
+def test_a_rotation_is_made_while_a_peer_waits(tmp_path: Path, waits: str) -> None:
+    more = "[privacy]\nkey_wait_s = 100.0\n" if waits == "for keys" else ""
+    planned = 1 if waits == "for the others to end" else 9
+    twins = Twins(tmp_path, spec_of(more, planned=planned, linger_s=100.0, mode="sync"), size=2, encrypted=True)
+    if waits != "for keys":
+        other = twins.peer(2)
+        other.sync()
+        announce(other, "memory://2", 0.01)
+        if waits == "for the others to end":
+            lockstep(twins, 1, (1, 2))
+    peer = twins.peer(1)
+    living = threading.Thread(target=live, args=(peer,))
+    living.start()
+    try:
+        reached = {"for a round": "waits for the round", "for keys": "waiting for the keys"}.get(waits, "closing model")
+        until(lambda: any(reached in event.text for _, event in twins.events))
+        assert peer.secrecy is not None
+        peer.secrecy.keys.request_rotation()
+        until(lambda: prefix_of(twins).peer(1).announcement.epoch == 2)
+        assert not peer.secrecy.keys.rotation_requested()
+        assert prefix_of(twins).peer(1).announcement.recipient_key == peer.secrecy.recipient()
+    finally:
+        peer.stop.set()
+        living.join()
+    assert [event.kind for _, event in twins.events].count("key-made") == 1
+
+
+def live(peer: Any) -> None:
+    with suppress(Stopped):
+        take_part(peer, "memory://1", NodeConfig(poll_s=0.01, retry_s=5.0))
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def with_a_newcomer(twins: Twins, peers: dict[int, Any] | None = None) -> tuple[dict[int, Any], Goal, Draft]:

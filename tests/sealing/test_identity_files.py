@@ -63,6 +63,13 @@ def test_what_is_no_such_file_is_told_without_its_content(tmp_path: Path, conten
         error = error.__cause__
 
 
+def test_what_is_no_key_is_told_before_who_may_read_it(tmp_path: Path) -> None:
+    rows = written(tmp_path / "hospital-a.csv", b"label,pixel\n1,2\n", 0o644)
+    with pytest.raises(KeyringError, match=r"line 1 of .*hospital-a.csv is no age identity") as caught:
+        read_identities(rows)
+    assert "make a new key" not in str(caught.value)
+
+
 def test_absent_folders_pipes_and_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyringError, match="fl-node keys export"):
         read_identities(tmp_path / "absent")

@@ -25,6 +25,7 @@ from fl_node.key_keeping import (
     keys_to_destroy,
     overlap,
     reached_round,
+    remember_superseded,
     rotation_due,
     sealed_to,
     superseded_rounds,
@@ -34,6 +35,7 @@ from fl_node.key_keeping import (
 from fl_node.keys import from_private_key
 from fl_node.ledger.index import LedgerIndex
 from fl_node.ledger.memory import MemoryChain, memory_account
+from fl_node.lost_keys import lost_key
 from fl_node.pacing import common_round
 from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import ZERO32, Flag, Member, Reason, Role, Update, UpdateRef
@@ -267,6 +269,90 @@ def rotated(members: Members, secrecy: Secrecy) -> bytes:
     members.announce(1, secrecy.keys.make(2, 9).public)
     members.play(3)
     return first
+
+
+def lose(secrecy: Secrecy, public: bytes, folder: Path) -> Secrecy:
+    """The same state folder without a private key: as after a start."""
+    path = folder / "keys" / f"{age.recipient_text(public)}.age"
+    if path.exists():
+        path.unlink()
+        return Secrecy.of(folder, from_private_key("0x" + "17" * 32))
+    del secrecy.keys._identities[public]
+    return secrecy
+
+
+def test_a_superseded_key_never_comes_back_for_one_that_is_lost(
+    members: Members, secrecy: Secrecy, tmp_path: Path
+) -> None:
+    old = secrecy.recipient()
+    members.announce(1, old)
+    members.play(2)
+    new = secrecy.keys.make(2, 9).public
+    members.announce(1, new)
+    members.play(2)
+    assert lost_key(secrecy, members.prefix, 1) is None
+    secrecy = lose(secrecy, new, tmp_path)
+    secrecy.vault.put(members.prefix.update(UpdateRef(1, 3)).content, b"known", round=3)
+    lost = lost_key(secrecy, members.prefix, 1)
+    assert lost is not None and lost.public == new
+    assert [str(ref) for ref in lost.updates] == ["2#3", "1#4", "2#4"]
+    for told in (age.recipient_text(new), "3 updates, from 2#3 to 2#4 on the ledger, cannot be read", "fl-node share"):
+        assert told in lost.told()
+    kept = lost_key(secrecy, members.prefix, 1, oldest_round=5)
+    assert kept is not None and kept.updates == () and "no update that is still kept needs it" in kept.told()
+    made = members.tend(secrecy).made
+    assert made not in (None, old, new) and secrecy.recipient() == made
+    assert secrecy.keys.find(old) is not None  # it still opens what was under way
+    assert secrecy.keys.records[-1].made_round == 4
+    members.announce(1, made)
+    assert lost_key(secrecy, members.prefix, 1) is None and members.tend(secrecy).made is None
+
+
+def test_a_list_made_again_brings_no_superseded_key_back(members: Members, tmp_path: Path) -> None:
+    """All that is known of keys is the ledger, and the file of an old one."""
+    signer = from_private_key("0x" + "17" * 32)
+    secrecy = Secrecy.of(tmp_path, signer)
+    old = secrecy.recipient()
+    members.announce(1, old)
+    new = secrecy.keys.make(0, 9).public
+    members.announce(1, new)
+    members.play(1)
+    (tmp_path / "keys" / "keyring.json").unlink()
+    (tmp_path / "keys" / f"{age.recipient_text(new)}.age").unlink()
+    again = Secrecy.of(tmp_path, signer)
+    remember_superseded(again.keys, members.prefix, 1)
+    assert again.keys.find(old) is not None and again.recipient(1, 5) not in (old, new)
+    assert again.keys.records[-1].made_round == 1 and again.keys.records[-1].made_size == 5
+
+
+def test_the_first_key_is_of_the_round_in_which_it_is_made(members: Members, secrecy: Secrecy) -> None:
+    members.play(3)
+    assert members.tend(secrecy).made is None  # nothing was rotated
+    (record,) = secrecy.keys.records
+    assert record.made_round == 3 and record.made_size == members.prefix.size and secrecy.recipient() == record.public
+
+
+def test_a_damaged_file_of_the_vault_is_neither_held_nor_taken_for_a_copy(members: Members, tmp_path: Path) -> None:
+    told: list[str] = []
+    secrecy = Secrecy.of(tmp_path, from_private_key("0x" + "17" * 32), told.append)
+    first = rotated(members, secrecy)
+    entries = [members.prefix.update(UpdateRef(2, number)) for number in (1, 2)]
+    for entry in entries:
+        secrecy.vault.put(entry.content, b"payload", round=entry.round)
+    (path,) = (tmp_path / "vault").glob(f"{entries[0].content.hex()}-*.age")
+    path.write_bytes(b"junk")
+    assert not secrecy.holds(entries[0].content) and secrecy.holds(entries[1].content)
+    assert len(told) == 1 and str(path) in told[0]
+    (path,) = (tmp_path / "vault").glob(f"{entries[1].content.hex()}-*.age")
+    path.write_bytes(b"junk")  # after it was found whole
+    data = members.store.get(cid_of_update(entries[1].update), 1 << 20)
+    assert bytes(secrecy.open(entries[1].content, data, 100)[0]) == PAYLOAD + b"2#2" and len(told) == 2
+    assert not secrecy.holds(entries[1].content)
+    secrecy.vault.put(entries[0].content, b"payload", round=1)
+    (path,) = (tmp_path / "vault").glob(f"{entries[0].content.hex()}-*.age")
+    path.write_bytes(b"junk")
+    done = members.tend(secrecy)
+    assert done.destroyed == (first,) and done.kept == 4 and len(told) == 3
 
 
 def test_without_the_vault_the_old_updates_would_be_lost(members: Members, secrecy: Secrecy) -> None:

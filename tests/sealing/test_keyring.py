@@ -16,7 +16,15 @@ from fl_node.keys import from_private_key
 from fl_node.sealing import keyring as module
 from fl_node.sealing import private_files
 from fl_node.sealing.age import Identity, seal, unseal
-from fl_node.sealing.keyring import VAULT_INFO, Keyring, Keys, read_records, request_rotation
+from fl_node.sealing.keyring import (
+    VAULT_INFO,
+    Keyring,
+    Keys,
+    kept_keys,
+    read_records,
+    request_rotation,
+    rotation_pending,
+)
 from fl_node.sealing.keytext import recipient_text
 
 SECRET = bytes(range(32))
@@ -49,6 +57,33 @@ def test_a_key_s_life(keys: Keys) -> None:
     keys.destroy(first.public, 25)  # what is gone is gone
 
 
+def test_what_was_superseded_is_never_current_again(keys: Keys) -> None:
+    first, second = keys.make(0, 3), keys.make(20, 90)
+    keys.superseded(first.public, 21)
+    assert keys.current() == second
+    keys.destroy(second.public, 22)
+    assert keys.current() is None and keys.identities() == (first,)  # it opens what it opened, and no more
+    third = keys.make(23, 99)
+    assert keys.current() == third
+
+
+def test_a_key_that_was_never_announced_may_be_lost(folder: Path) -> None:
+    keys = Keyring(folder, SECRET)
+    first, second = keys.make(0, 3), keys.make(20, 90)
+    (folder / f"{recipient_text(second.public)}.age").unlink()
+    assert Keyring(folder, SECRET).current() == first  # no later one took its place
+
+
+def test_which_keys_lie_in_a_folder_is_seen_without_a_secret(folder: Path) -> None:
+    assert kept_keys(folder) == frozenset()
+    keys = Keyring(folder, SECRET)
+    first, second = keys.make(0, 0), keys.make(1, 1)
+    (folder / "age1other.age").write_bytes(b"no key")
+    assert kept_keys(folder) == {first.public, second.public}
+    keys.destroy(first.public, 2)
+    assert kept_keys(folder) == {second.public}
+
+
 def test_a_request_for_rotation(keys: Keys) -> None:
     assert not keys.rotation_requested()
     keys.request_rotation()
@@ -60,8 +95,9 @@ def test_a_request_for_rotation(keys: Keys) -> None:
 
 def test_another_process_asks_for_a_rotation(folder: Path) -> None:
     keys = Keyring(folder, SECRET)
+    assert not rotation_pending(folder)
     request_rotation(folder)
-    assert keys.rotation_requested()
+    assert keys.rotation_requested() and rotation_pending(folder)
 
 
 def test_what_is_on_disk_is_there_again_and_sealed(folder: Path) -> None:
@@ -124,12 +160,54 @@ def test_a_damaged_list_is_made_again_from_the_keys(folder: Path, content: bytes
     assert [(one.public, one.made_round, one.made_size) for one in again.records] == [(made.public, 6, 7)]
 
 
+RECORD = {"public": recipient_text(bytes(32)), "made_round": 1, "made_size": 2, "superseded": None, "destroyed": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"{", "it is no JSON; move"),
+        (b"\xff\xfe", "it is no JSON; move"),
+        (b"[]", "expected a JSON object with a list named keys; move"),
+        (b'{"keys": {}}', "expected a JSON object with a list named keys; move"),
+        (b'{"keys": [[]]}', "entry 1 of its keys has no public key; expected an object with public: age1...; move"),
+        (b'{"keys": [{"public": 7}]}', "entry 1 of its keys has no public key"),
+        (json.dumps({"keys": [RECORD, {**RECORD, "public": "age1"}]}).encode(), "got 'age1' for a public key"),
+        *(
+            (
+                json.dumps({"keys": [RECORD, record]}).encode(),
+                f"entry 2 of its keys has no usable {name}; expected {kind}",
+            )
+            for name, kind in (
+                ("made_round", "a number from 0"),
+                ("made_size", "a number from 0"),
+                ("superseded", "a round or null"),
+                ("destroyed", "a round or null"),
+            )
+            for record in (
+                {key: value for key, value in RECORD.items() if key != name},
+                {**RECORD, name: "x"},
+                {**RECORD, name: -1},
+                {**RECORD, name: True},
+            )
+        ),
+    ],
+)
+def test_a_damaged_list_is_told_in_words(folder: Path, content: bytes, told: str) -> None:
+    Keyring(folder, SECRET)
+    (folder / "keyring.json").write_bytes(content)
+    (folder / "keyring.json").chmod(0o600)
+    with pytest.raises(KeyringError) as caught:
+        read_records(folder)
+    assert f"{folder / 'keyring.json'} is damaged: " in str(caught.value) and told in str(caught.value)
+
+
 def test_a_damaged_or_missing_key_is_told(folder: Path) -> None:
     keys = Keyring(folder, SECRET)
     first, second = keys.make(0, 0), keys.make(1, 1)
     path = folder / f"{recipient_text(second.public)}.age"
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(KeyringError, match="is damaged"):
+    with pytest.raises(KeyringError, match=r"is damaged.*restore it, or move it away.*a fresh one is announced then"):
         Keyring(folder, SECRET)
     path.unlink()
     assert Keyring(folder, SECRET).identities() == (first,)

@@ -141,6 +141,26 @@ def test_a_damaged_file_is_absent_and_told(folder: Path, told: list[str], damage
     assert vault.get(ONE, len(PAYLOAD)) is not None
 
 
+def test_damage_that_nobody_is_named_for_is_warned_of(folder: Path) -> None:
+    vault = Vault(folder, SECRET)
+    vault.put(ONE, PAYLOAD, round=4)
+    (folder / f"{ONE.hex()}-4.age").write_bytes(b"rubbish")
+    with pytest.warns(UserWarning, match=rf"the file {folder}/{ONE.hex()}-4.age of the vault is damaged.*share"):
+        assert vault.get(ONE, 1 << 20) is None
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o620])
+def test_a_file_that_others_may_read_is_refused(folder: Path, told: list[str], mode: int) -> None:
+    vault = Vault(folder, SECRET, told.append)
+    vault.put(ONE, PAYLOAD, round=4)
+    path = folder / f"{ONE.hex()}-4.age"
+    path.chmod(mode)
+    with pytest.raises(KeyringError, match=f"mode {mode:03o}.*expected 600: chmod 600 {path}$"):
+        vault.get(ONE, 1 << 20)
+    path.chmod(0o600)
+    assert vault.get(ONE, 1 << 20) is not None and told == []
+
+
 def test_another_account_s_is_told_apart_and_kept(folder: Path, told: list[str]) -> None:
     Vault(folder, SECRET).put(ONE, PAYLOAD, round=4)
     with pytest.raises(KeyringError, match="not written by the account"):
