@@ -91,13 +91,14 @@ def take_in(view: View, data: Buffer, secrecy: Secrecy, stores: Sequence[Content
     """
     with _room(view, stores) as room:
         schema = room.schema
+    own = secrecy.keys.identities()
     try:
-        payload = age.unseal(data, secrecy.keys.identities(), encodings.most_bytes(schema))
+        payload = age.unseal(data, own, encodings.most_bytes(schema))
     except Unreadable as cause:
+        first = "" if own else "Make one first (`fl-node run`, or `fl-node keys rotate`). "
         raise Unreadable(
-            f"{cause}. A share is for the key that its receiver had announced when it was made: ask any member that "
-            "reads the update to share it again (`fl-node share UPDATE --to PEER`), and take it in before this peer's "
-            "keys have changed"
+            f"{cause}. {first}A share is for the key that its receiver had announced when it was made: ask any member "
+            "that reads the update to share it again (`fl-node share UPDATE --to PEER`)"
         ) from cause
     except MalformedWeights as cause:
         raise MalformedWeights(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,6 +29,7 @@ from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.records import UpdateRef
 from fl_node.sealing.age import recipient_text, seal, unseal
 from fl_node.sealing.identities import read_identities
+from fl_node.sealing.keyring import request_rotation
 
 pytestmark = pytest.mark.xdist_group("cli")
 
@@ -161,7 +164,7 @@ def test_a_node_that_runs_is_asked_to_rotate(finished: Finished) -> None:
     lock = KeyLock("31337", address, state)
     try:
         told = finished.command("keys", "rotate", "--state", state, **DEMO)
-        assert "a node runs with this key" in told.stdout
+        assert "a node runs with this key" in told.stdout and "also while it waits for others" in told.stdout
     finally:
         lock.close()
     assert Secrecy.of(state, load(state / "key.json", "demo")).keys.rotation_requested()
@@ -172,7 +175,7 @@ def test_a_node_that_runs_is_asked_to_rotate(finished: Finished) -> None:
 def test_who_is_no_member_has_nothing_to_announce(finished: Finished, tmp_path: Path) -> None:
     store(tmp_path / "key.json", b"\x19" * 32, "demo", light=True)
     run = finished.command("keys", "rotate", "--state", tmp_path, "--federation", finished.file, code=13, **DEMO)
-    assert "no active member" in run.stderr
+    assert "no active member" in run.stderr and "ask the owner to admit it (`fl-node admit 0x" in run.stderr
 
 
 # ---- share and receive ----
@@ -286,3 +289,149 @@ def test_a_key_that_is_shown_is_the_one_that_opens(finished: Finished) -> None:
     (row,) = finished.json("keys", "show", "--state", finished.state("a"))["keys"]
     secrecy = Secrecy.of(finished.state("a"), load(finished.state("a") / "key.json", "demo"))
     assert row["key"] == recipient_text(secrecy.recipient())
+
+
+# ---- what is damaged, lost, or open to others ----
+
+
+@pytest.fixture
+def copied(finished: Finished, tmp_path: Path) -> Callable[[Path], tuple[Path, tuple[object, ...]]]:
+    """A copy of a state folder, and the options that name it."""
+
+    def copy(state: Path) -> tuple[Path, tuple[object, ...]]:
+        made = tmp_path / "copy"
+        shutil.copytree(state, made)
+        return made, ("--state", made, "--federation", finished.file)
+
+    return copy
+
+
+Copied = Callable[[Path], tuple[Path, tuple[object, ...]]]
+
+
+def test_a_damaged_file_of_the_vault_is_told_and_the_store_asked(
+    finished: Finished, copied: Copied, tmp_path: Path
+) -> None:
+    state, where = copied(finished.state("a"))
+    vault = Secrecy.of(state, load(state / "key.json", "demo")).vault
+
+    def damaged() -> Path:
+        vault.put(update(finished, "2#1").content, b"payload", round=1)
+        (path,) = (state / "vault").iterdir()
+        path.write_bytes(b"junk")
+        return path
+
+    path = damaged()
+    model = ("model", "--at", "2#1", *where, "--out", tmp_path / "model.safetensors", "--force")
+    told = finished.command(*model, **DEMO).stderr
+    assert f"warning: the file {path} of the vault is damaged, and was deleted" in told and "b''" not in told
+    assert "warning" not in finished.command(*model, **DEMO).stderr
+    damaged()
+    share = ("share", "2#1", "--to", "3", *where, "--output", tmp_path / "for-3.age")
+    told = finished.command(*share, **DEMO).stderr
+    assert f"warning: the file {path}" in told
+    assert (
+        "those that the ledger names"
+        in finished.command("receive", tmp_path / "for-3.age", "--state", finished.state("c"), **DEMO).stdout
+    )
+    # Nobody has it any more: what to do is told.
+    damaged()
+    shutil.rmtree(state / "keys")
+    lost = finished.command(*share[:-1], tmp_path / "again.age", code=27, **DEMO).stderr
+    assert "ask a member that still reads 2#1 to share it" in lost and "warning: the file" in lost
+
+
+@pytest.mark.parametrize("file", ["key.json", "vault"])
+def test_what_others_may_read_is_told(finished: Finished, copied: Copied, tmp_path: Path, file: str) -> None:
+    state, where = copied(finished.state("a"))
+    path = state / file
+    if file == "vault":
+        vault = Secrecy.of(state, load(state / "key.json", "demo")).vault
+        vault.put(update(finished, "2#1").content, b"payload", round=1)
+        (path,) = path.iterdir()
+    path.chmod(0o644)
+    if file == "vault":
+        model = ("model", "--at", "2#1", *where, "--out", tmp_path / "model.safetensors")
+        assert f"expected 600: chmod 600 {path}" in finished.command(*model, code=28, **DEMO).stderr
+    else:
+        export = finished.command("keys", "export", *where, "--output", tmp_path / "keys", **DEMO)
+        assert f"warning: {path} has mode 644" in export.stderr and f"chmod 600 {path}" in export.stderr
+
+
+@pytest.mark.parametrize(("name", "told"), [("-", "do not go to standard output"), ("", "expected the name of a new")])
+def test_keys_and_shares_go_to_files(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (("keys", "export"), ("share", "1#1", "--to", "2")):
+        run = finished.command(*command, "--state", finished.state("a"), "--output", name, code=2, **DEMO)
+        assert told in run.stderr and run.stdout == ""
+    assert not (tmp_path / "-").exists()
+
+
+def test_a_federation_in_the_clear_has_no_keys(finished: Finished, tmp_path: Path) -> None:
+    file = tmp_path / "open.toml"
+    text = finished.file.read_text()
+    table, rest = "[privacy]\nencrypt = false\n", text
+    assert "[privacy]" not in text
+    spec, mark, deployment = rest.partition("# ---- deployment")
+    file.write_text(spec + table + mark + deployment)
+    where = ("--state", tmp_path, "--federation", file, "--rpc", "http://127.0.0.1:1")
+    shown = finished.command("keys", "show", *where).stdout
+    assert "are not encrypted (privacy.encrypt = false)" in shown and "rotate" not in shown
+    assert finished.json("keys", "show", *where)["encrypted"] is False
+    for command in (("export", "--output", tmp_path / "keys"), ("rotate",)):
+        run = finished.command("keys", *command, *where, code=2, **DEMO)
+        assert "are not encrypted (privacy.encrypt = false)" in run.stderr and "keys rotate" not in run.stderr
+
+
+def test_a_request_that_waits_is_shown(finished: Finished, copied: Copied) -> None:
+    state, where = copied(finished.state("a"))
+    assert finished.json("keys", "show", *where)["rotation_requested"] is False
+    request_rotation(state / "keys")
+    assert finished.json("keys", "show", *where)["rotation_requested"] is True
+    assert "a fresh key was asked for, and is still to come" in finished.command("keys", "show", *where).stdout
+
+
+def test_a_share_whose_key_is_gone_is_to_be_made_again(
+    finished: Finished, newcomer: Path, copied: Copied, tmp_path: Path
+) -> None:
+    late = ("--state", newcomer, "--federation", finished.file)
+    finished.command("keys", "rotate", *late, **DEMO)
+    assert {row["round"] for row in finished.json("keys", "show", *late)["keys"]} == {3}  # not 0: it came late
+    out = tmp_path / "for-4.age"
+    finished.command("share", "1#1", "--to", "4", "--state", finished.state("a"), "--output", out, **DEMO)
+    state, where = copied(newcomer)
+    shutil.rmtree(state / "keys")
+    none = finished.command("receive", out, *where, code=27, **DEMO).stderr
+    assert "encrypted to 1 key, and there is no key here to try" in none and "Make one first" in none
+    Secrecy.of(state, load(state / "key.json", "demo")).recipient()
+    gone = finished.command("receive", out, *where, code=27, **DEMO).stderr
+    assert "encrypted to 1 key: it" in gone and "share it again (`fl-node share UPDATE --to PEER`)" in gone
+    out.write_bytes(out.read_bytes()[:-3])
+    cut = finished.command("receive", out, *late, code=24, **DEMO).stderr
+    assert "copy the file again, fetch it by its CID, or ask for the share again" in cut
+
+
+def test_a_lost_key_is_missing_and_what_it_superseded_stays_so(
+    finished: Finished, copied: Copied, tmp_path: Path
+) -> None:
+    """The last of this file: peer 2's key is another one afterwards."""
+    finished.command("keys", "rotate", "--state", finished.state("b"), **DEMO)
+    state, where = copied(finished.state("b"))
+    rows = finished.json("keys", "show", *where)["keys"]
+    assert [row["state"] for row in rows][-2:] == ["overlap", "current"]
+    current = rows[-1]["key"]
+    (state / "keys" / f"{current}.age").unlink()
+    assert [row["state"] for row in finished.json("keys", "show", *where)["keys"]][-2:] == ["overlap", "missing"]
+    assert "missing: not in this state folder" in finished.command("keys", "show", *where).stdout
+    run = finished.command("keys", "export", *where, "--output", tmp_path / "keys", "--json", **DEMO)
+    assert json.loads(run.stdout)["missing"] == [current] and f"warning: {current}, made in round" in run.stderr
+    (state / "keys" / "keyring.json").unlink()
+    run = finished.command("keys", "rotate", *where, "--json", **DEMO)
+    assert f"warning: the private half of {current}" in run.stderr
+    assert json.loads(run.stdout)["key"] not in {row["key"] for row in rows}
+    for path in (state / "keys").glob("age1*.age"):
+        path.unlink()
+    run = finished.command("keys", "export", *where, "--output", tmp_path / "none", code=28, **DEMO)
+    assert "the private halves are missing of all its keys" in run.stderr
