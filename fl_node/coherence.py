@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fl_node.errors import SpecError
 from fl_node.tables import (
     AttestationSpec,
@@ -13,6 +15,25 @@ from fl_node.tables import (
     TaskSpec,
     TrainingSpec,
 )
+
+#: What it means that updates are not encrypted.
+IN_THE_CLEAR: Final = (
+    "privacy.encrypt = false: everybody who can reach a peer's gateway or the content network can read the weights of "
+    "every update, now and for ever; leave the key out, and only members and auditors can"
+)
+#: Keys of [privacy] that mean something under a mechanism of differential privacy only.
+_OF_A_MECHANISM: Final = (
+    "epsilon",
+    "delta",
+    "clip_norm",
+    "noise_multiplier",
+    "secure_random",
+    "scores",
+    "score_step_ppm",
+)
+#: Keys of [encoding] that mean nothing, by kind. A full update of a top-k-delta may be written in blocks.
+_OF_DELTAS: Final = ("full", "full_every", "block", "density", "error_feedback")
+_IDLE: Final = {"f32": _OF_DELTAS, "f16": _OF_DELTAS, "int8-delta": ("density",), "top-k-delta": ()}
 
 
 def check_coherence(
@@ -72,12 +93,14 @@ def check_coherence(
 def check_privacy(
     training: TrainingSpec, merging: MergingSpec, attestation: AttestationSpec, privacy: PrivacySpec, where: str
 ) -> None:
-    """Refuse tables that take back what a mechanism of differential privacy promises, or choose by what it hides.
+    """Refuse tables that take back what a mechanism of differential privacy promises, choose by what it hides, or have
+    a budget and no mechanism.
 
     Raises:
         SpecError: naming the keys, what they are, and what goes together.
     """
     if privacy.mechanism == "none":
+        _check_named(privacy, where)
         return
     asked = f"{where}: privacy.mechanism = {privacy.mechanism!r}"
     if privacy.mechanism == "example" and training.loop:
@@ -133,3 +156,34 @@ def check_encoding(encoding: EncodingSpec, content: ContentSpec, where: str) -> 
             f"{content.retention_rounds}: a change may refer to updates that nobody keeps any more; expected "
             f"retention_rounds of at least {encoding.full_every}, or a lower full_every"
         )
+
+
+def warnings_of(encoding: EncodingSpec, privacy: PrivacySpec) -> tuple[str, ...]:
+    """What a spec may say, and its writer has perhaps not meant: updates that everybody reads, keys that do nothing."""
+    told = [] if privacy.encrypt else [IN_THE_CLEAR]
+    if privacy.mechanism == "none":
+        idle = _changed(privacy, _OF_A_MECHANISM)
+        if idle:
+            told.append(f"without a privacy.mechanism these keys protect nothing: {idle}")
+    idle = _changed(encoding, _IDLE[encoding.kind])
+    if idle:
+        told.append(f"with encoding.kind = {encoding.kind!r} these keys do nothing: {idle}")
+    return tuple(told)
+
+
+def _check_named(privacy: PrivacySpec, where: str) -> None:
+    """Whoever writes a budget down and no mechanism gets no privacy, and would not hear of it. With mechanism = 'none'
+    written as well, they have said so."""
+    given = [key for key in _OF_A_MECHANISM if key in privacy.model_fields_set]
+    if given and "mechanism" not in privacy.model_fields_set:
+        raise SpecError(
+            f"{where}: privacy.{given[0]} = {getattr(privacy, given[0])!r} without privacy.mechanism: nothing would be "
+            "protected; expected privacy.mechanism = 'example' (differential privacy of each row) or 'update' (of each "
+            f"whole update), or else none of {', '.join(given)}"
+        )
+
+
+def _changed(table: EncodingSpec | PrivacySpec, keys: tuple[str, ...]) -> str:
+    """Those of some keys that are not at their default, as a spec has them."""
+    fields = type(table).model_fields
+    return ", ".join(f"{key} = {getattr(table, key)!r}" for key in keys if getattr(table, key) != fields[key].default)

@@ -191,6 +191,30 @@ def check_policies(spec: Spec, members: Sequence[Member], peers: int = 0) -> tup
         ) from error
 
 
+def check_training(spec: Spec) -> tuple[str, ...]:
+    """Whether the spec's model can be trained as its privacy mechanism asks, as far as that can be told without rows.
+
+    Returns:
+        Warnings: that it could not be looked at.
+
+    Raises:
+        SpecError: each peer would refuse to start.
+    """
+    if spec.privacy.mechanism != "example":
+        return ()
+    from fl_node.learning.example_sums import check_module
+    from fl_node.learning.models import build
+
+    module = build(spec)
+    try:
+        check_module(spec, module)
+    except SpecError:
+        raise
+    except UsageError as error:
+        return (f"whether the model can be trained under the mechanism was not checked: {error}",)
+    return ()
+
+
 def refuse_overwrite(path: Path, force: bool) -> None:
     """Raise UsageError if the file exists and ``force`` is not given."""
     if path.exists() and not force:

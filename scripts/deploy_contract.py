@@ -12,13 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from fl_node.chains import FUNDERS, chain_tools
+from fl_node.coherence import warnings_of
 from fl_node.deployment import (
     Opened,
     check_policies,
+    check_training,
     open_federation,
     parse_member,
     read_genesis,
@@ -42,8 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     except FlNodeError as error:
         print(f"deploy_contract: {error}", file=sys.stderr)
         return error.exit_code
-    for warning in opened.warnings:
-        print(f"deploy_contract: warning: {warning}", file=sys.stderr)
+    warn(opened.warnings)
     show(opened, options.json)
     return 0
 
@@ -88,7 +90,10 @@ def run(options: argparse.Namespace) -> Opened:
         raise UsageError(
             f"--peers {options.peers}: expected from the {len(members)} given with --member to {MOST_PEERS}"
         )
-    check_policies(federation.spec, members, options.peers)  # before anything is written or paid for
+    # Before anything is written or paid for.
+    check_policies(federation.spec, members, options.peers)
+    not_checked = check_training(federation.spec)
+    warn((*warnings_of(federation.spec.encoding, federation.spec.privacy), *not_checked))
     rpc = Rpc(options.rpc)
     signer = payer(options, rpc)
     artifact = compile_artifact(chain_tools() / "solc") if options.compile else None
@@ -109,6 +114,12 @@ def run(options: argparse.Namespace) -> Opened:
         fund_wei=fund_wei,
         peers=options.peers,
     )
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """What the coordinator should know, to stderr."""
+    for warning in warnings:
+        print(f"deploy_contract: warning: {warning}", file=sys.stderr)
 
 
 def payer(options: argparse.Namespace, rpc: Rpc) -> Signer:

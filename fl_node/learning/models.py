@@ -185,16 +185,40 @@ def _made(spec: Spec) -> nn.Module:
     factory = resolve(spec.model.name, "model.name", SpecError)
     arguments: dict[str, Any] = dict(spec.model.options)
     try:
-        takes = inspect.signature(factory).parameters
+        signature = inspect.signature(factory)
         for key, value in (("input_shape", tuple(spec.task.input_shape)), ("classes", spec.task.classes)):
-            if key in takes:
+            if key in signature.parameters:
                 arguments.setdefault(key, value)
+    except (TypeError, ValueError):
+        signature = None  # what is written in C need not tell
+    if signature is not None:
+        _check_options(spec, signature, arguments)
+    try:
         module = factory(**arguments)
     except Exception as cause:  # the user's code may raise anything
         raise SpecError(f"model.name = {spec.model.name!r} failed: {type(cause).__name__}: {cause}") from cause
     if not isinstance(module, nn.Module):
         raise SpecError(f"model.name = {spec.model.name!r} gave a {type(module).__name__}; expected a torch.nn.Module")
     return module
+
+
+def _check_options(spec: Spec, signature: inspect.Signature, arguments: Mapping[str, Any]) -> None:
+    """Hold ``model.options`` against what the user's factory takes."""
+    try:
+        signature.bind(**arguments)
+    except TypeError as cause:
+        given = signature.parameters.items()
+        named = {key: one for key, one in given if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)}
+        lacks = [key for key, one in named.items() if one.default is one.empty and key not in arguments]
+        # With a place for any name nothing is unexpected, and binding fails for another reason.
+        wrong = [] if len(named) < len(given) else [key for key in arguments if key not in named]
+        told = [f"unexpected keyword argument {key!r}" for key in wrong] + [f"{key!r} is missing" for key in lacks]
+        taken = ", ".join(key for key in named if key not in ("input_shape", "classes"))
+        raise SpecError(
+            f"model.options = {dict(spec.model.options)}: {', '.join(told) or cause}; model.name = "
+            f"{spec.model.name!r} is called with model.options as its arguments, and takes {taken or 'none'}: write "
+            "them in the spec, for example [model.options] with a line for each"
+        ) from cause
 
 
 def _refuse(module: nn.Module, name: str) -> None:

@@ -149,6 +149,7 @@ def test_own_models(make_spec: Any) -> None:
         ({"name": "own_models:fails"}, "RuntimeError: no such layer"),
         ({"name": "own_models:absent"}, "cannot be imported"),
         ({"name": "absent_module_x:net"}, "cannot be imported"),
+        ({"name": "own_models:net"}, r"model.options = \{\}: 'width' is missing.*takes width.*\[model.options\]"),
         ({"name": "own_models:net", "options": {"depth": 5}}, "unexpected keyword argument 'depth'"),
         ({"name": "cnn"}, r"input_shape = \[6\]: expected \[H, W\]"),
     ],
