@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fl_node import keys
 from fl_node.access import deployed
 from fl_node.budget import Account
+from fl_node.coherence import IN_THE_CLEAR
 from fl_node.config import WILDCARDS, NodeConfig
 from fl_node.content.endpoints import as_announced
 from fl_node.content.factory import open_store
@@ -54,7 +55,7 @@ from fl_node.progress import Emit, Event, Stopwatch
 from fl_node.residual import Residuals
 from fl_node.serving import Announced, gateway_of
 from fl_node.spec import Federation, check_code, genesis_path
-from fl_node.training_step import trains_in
+from fl_node.training_step import trainings_drafted, trainings_of
 from fl_node.witness import Witness
 
 if TYPE_CHECKING:
@@ -122,8 +123,8 @@ def assembled(
             schema = weights.schema_of(initial())
             shared = shared_schema(federation.spec, schema)
         with watch.phase("data"):
-            trainer = _trainer(
-                config, federation, number, schema, _account(federation, state, ledger_name, prefix, number)
+            trainer = trainer_of(
+                config, federation, number, schema, account_of(federation, state, ledger_name, prefix, number)
             )
         if trainer.privacy is not None:
             emit(Event("privacy", *trainer.privacy.summary()))
@@ -167,11 +168,7 @@ def assembled(
 
 def _secrecy(federation: Federation, state: Path, signer: keys.Signer, emit: Emit) -> Secrecy | None:
     if not federation.spec.privacy.encrypt:
-        text = (
-            "privacy.encrypt = false: everybody who reaches a peer or an IPFS node that has them can read every "
-            "model of this federation"
-        )
-        emit(Event("in-the-clear", text, {}))
+        emit(Event("in-the-clear", f"WARNING: {IN_THE_CLEAR}", {}))
         return None
     return Secrecy.of(state, signer, lambda text: emit(Event("vault", text, {})))
 
@@ -294,8 +291,9 @@ def check_membership(facts: PeerFacts) -> None:
         )
 
 
-def _account(federation: Federation, state: Path, ledger: str, prefix: Prefix, number: int) -> Account | None:
-    """The account of the privacy budget, held against what the ledger has of this peer.
+def account_of(federation: Federation, state: Path, ledger: str, prefix: Prefix, number: int) -> Account | None:
+    """The account of the privacy budget, held against what the ledger and the journal have of this peer; ``None``
+    without a mechanism.
 
     Raises:
         BudgetSpent: it is damaged, or does not know of an update that is there.
@@ -304,14 +302,22 @@ def _account(federation: Federation, state: Path, ledger: str, prefix: Prefix, n
     if spec.privacy.mechanism == "none":
         return None
     account = Account(state, ledger)
-    own = prefix.updates(number)
-    account.check(entry.ref.sequence for entry in own if not entry.final and trains_in(spec, entry.round))
+    account.check(trainings_of(spec, prefix, number))
+    account.check(trainings_drafted(spec, Journal(state, ledger)), "the journal")
     return account
 
 
-def _trainer(
-    config: NodeConfig, federation: Federation, number: int, schema: Schema, account: Account | None
+def trainer_of(
+    config: NodeConfig, federation: Federation, number: int, schema: Schema | None, account: Account | None
 ) -> Trainer:
+    """The rows, the model and the training of a peer, checked against the spec and each other.
+
+    Args:
+        schema: of the genesis weights; ``None`` where they are not at hand.
+
+    Raises:
+        SpecError, DataError, UsageError: what does not fit, or is not installed.
+    """
     # torch is imported here, and by no module that an auditor or a reader needs.
     from fl_node.learning.data import load
     from fl_node.learning.models import genesis as initial_weights
@@ -327,7 +333,7 @@ def _trainer(
     folder = Path(config.data_dir) if config.data_dir else None
     splits = split(load(config.data or spec.task.data, spec.task, folder), spec.task)
     ours = weights.schema_of(initial_weights(spec))
-    if ours != schema:
+    if schema is not None and ours != schema:
         raise SpecError(
             f"the model {spec.model.name} has other tensors than the genesis weights: {sorted(ours)}, expected "
             f"{sorted(schema)}; use the same model code as the deployer"

@@ -8,10 +8,9 @@ was drawn. What a training costs is worked out by :mod:`fl_node.learning.account
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +18,13 @@ from fl_node.errors import BudgetSpent, StoreFull, UsageError
 
 FILE_NAME: Final = "privacy.json"
 _FORMAT: Final = 1
+#: No epsilon and no noise that is worked out is as large; comparing with it also refuses what is no number.
+_MOST: Final = 1e300
+
+
+def shown(epsilon: float) -> str:
+    """An epsilon as every message tells it: to four digits, so that 2.995 of 3 is not told as all of it."""
+    return f"{epsilon:.4g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,11 @@ class Account:
         self._assumed = False
         if self._path is not None:
             self._read(self._path)
+
+    @property
+    def found(self) -> bool:
+        """Whether there is a file of it, from now or an earlier run."""
+        return self._path is not None and self._path.exists()
 
     @property
     def spent(self) -> tuple[Spending, ...]:
@@ -118,23 +129,27 @@ class Account:
         """
         self._write(self._spent, self._skipped, True)
 
-    def check(self, published: Iterable[int]) -> None:
-        """Hold the account against the ledger: each update of a round that trains has to be in it.
+    def missing(self, trained: Iterable[int]) -> tuple[int, ...]:
+        """Those of one's own updates of rounds that train which are not entered."""
+        return tuple(sorted(set(trained) - self._skipped - {one.sequence for one in self._spent}))
+
+    def check(self, trained: Iterable[int], where: str = "the ledger") -> None:
+        """Hold the account against what is on record: each update of a round that trains has to be in it.
 
         Args:
-            published: sequences of one's own updates on the ledger, of rounds in which the spec trains.
+            trained: sequences of one's own updates of rounds in which the spec trains.
+            where: what has them.
 
         Raises:
             BudgetSpent: some are not: the file was lost, or is an old copy. What they spent is unknown.
         """
-        if self._assumed:
-            return
-        known = self._skipped | {one.sequence for one in self._spent}
-        missing = sorted(set(published) - known)
+        missing = () if self._assumed else self.missing(trained)
         if missing:
+            known = len(self._skipped | {one.sequence for one in self._spent})
             shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+            gone = "" if self._path is None or self.found else " (there is no such file)"
             raise BudgetSpent(
-                f"the account of the privacy budget, {self._path or 'in memory'}, has {len(known)} updates; the ledger "
+                f"the account of the privacy budget, {self._path or 'in memory'}{gone}, has {known} updates; {where} "
                 f"has others of this peer besides: {shown}. What they spent is not known, so no more noise may be "
                 f"drawn. {_HOW_TO_GO_ON}"
             )
@@ -142,18 +157,13 @@ class Account:
     def _read(self, path: Path) -> None:
         try:
             table = json.loads(path.read_text("utf-8"))
-            if table["format"] != _FORMAT:
-                raise ValueError(f"format {table['format']!r}, expected {_FORMAT}")
-            ledger = str(table["ledger"])
-            spent = tuple(_spending(one) for one in table["spent"])
-            skipped = frozenset(int(one) for one in table["skipped"])
-            assumed = table["assumed_spent"] is True
+            ledger, spent, skipped, assumed = _account(table)
         except FileNotFoundError:
             return
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as cause:
+        except (ValueError, OSError, RecursionError) as cause:
             raise BudgetSpent(
-                f"the account of the privacy budget, {path}, cannot be read ({type(cause).__name__}: {cause}). What "
-                f"was spent is not known, so no more noise may be drawn. {_HOW_TO_GO_ON}"
+                f"the account of the privacy budget, {path}, cannot be read ({_why(cause)}). What was spent is not "
+                f"known, so no more noise may be drawn. {_HOW_TO_GO_ON}"
             ) from cause
         if ledger != self._ledger:
             raise UsageError(
@@ -221,16 +231,77 @@ def _replace(path: Path, text: str) -> None:
         os.close(folder)
 
 
-def _spending(table: dict[str, Any]) -> Spending:
-    entry = Spending(
-        sequence=int(table["sequence"]),
-        attempt=int(table["attempt"]),
+def _why(cause: BaseException) -> str:
+    """Why a file cannot be read, in words for whoever has to mend it."""
+    match cause:
+        case OSError():
+            return cause.strerror or "it cannot be opened"
+        case UnicodeDecodeError():
+            return "it is no UTF-8 text"
+        case json.JSONDecodeError():
+            return f"it is no whole JSON text: line {cause.lineno}, column {cause.colno}"
+        case RecursionError():
+            return "it is nested too deep"
+    return str(cause)
+
+
+def _account(table: Any) -> tuple[str, tuple[Spending, ...], frozenset[int], bool]:
+    """Ledger, trainings, untrained updates, and whether the budget was given up.
+
+    Raises:
+        ValueError: it is no account; says why.
+    """
+    if not isinstance(table, dict):
+        raise ValueError(f"it holds {_kind(table)}, expected an object")
+    if table.get("format") != _FORMAT:
+        raise ValueError(f"its format is {table.get('format')!r}, expected {_FORMAT}")
+    ledger, assumed = table.get("ledger"), table.get("assumed_spent")
+    if not isinstance(ledger, str) or not isinstance(assumed, bool):
+        key, expected = ("assumed_spent", "true or false") if isinstance(ledger, str) else ("ledger", "a text")
+        raise ValueError(f"its {key} is {_kind(table.get(key))}, expected {expected}")
+    skipped, spent = table.get("skipped"), table.get("spent")
+    if not isinstance(skipped, list) or not all(_whole(one) for one in skipped):
+        raise ValueError("its skipped is no list of update numbers")
+    if not isinstance(spent, list):
+        raise ValueError(f"its spent is {_kind(spent)}, expected a list of trainings")
+    return ledger, tuple(_spending(one, at) for at, one in enumerate(spent, 1)), frozenset(skipped), assumed
+
+
+def _spending(table: Any, at: int) -> Spending:
+    keys = tuple(field.name for field in fields(Spending))
+    if not isinstance(table, dict) or not set(keys) <= table.keys():
+        raise ValueError(f"training {at} in it has not all of {', '.join(keys)}")
+    sound = {
+        "sequence": _whole(table["sequence"]),
+        "attempt": _whole(table["attempt"]),
+        "noise_multiplier": _number(table["noise_multiplier"]) and table["noise_multiplier"] > 0.0,
+        "sample_rate": _number(table["sample_rate"]) and 0.0 < table["sample_rate"] <= 1.0,
+        "steps": _whole(table["steps"]),
+        "epsilon": _number(table["epsilon"]) and table["epsilon"] >= 0.0,
+    }
+    wrong = next((key for key, well in sound.items() if not well), None)
+    if wrong is not None:
+        raise ValueError(f"training {at} in it has {wrong} = {json.dumps(table[wrong])[:40]}, which none can have")
+    return Spending(
+        sequence=table["sequence"],
+        attempt=table["attempt"],
         noise_multiplier=float(table["noise_multiplier"]),
         sample_rate=float(table["sample_rate"]),
-        steps=int(table["steps"]),
+        steps=table["steps"],
         epsilon=float(table["epsilon"]),
     )
-    sound = 0.0 < entry.noise_multiplier < math.inf and 0.0 < entry.sample_rate <= 1.0
-    if not (sound and entry.steps >= 1 and entry.sequence >= 1 and 0.0 <= entry.epsilon < math.inf):
-        raise ValueError(f"an entry that no training makes: {entry}")
-    return entry
+
+
+def _whole(value: Any) -> bool:
+    """From 1 on, as updates, attempts and steps are counted."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**63
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
+
+
+def _kind(value: Any) -> str:
+    """What a JSON value is, in words."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "missing"}
+    return names.get(type(value), "a number")

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 from fl_node.errors import BudgetSpent, ContentError, MalformedWeights, TrainingDiverged, Unreadable
-from fl_node.journal import Draft
+from fl_node.journal import Draft, Journal
 from fl_node.merging import weights
 from fl_node.merging.weights import Tensors
 from fl_node.peer import Peer
-from fl_node.prefix import UpdateEntry
+from fl_node.prefix import Prefix, UpdateEntry
 from fl_node.progress import Event
 from fl_node.spec import Spec
 from fl_node.supply import tensors_of
@@ -21,6 +21,18 @@ def trains_in(spec: Spec, round_number: int) -> bool:
     """Whether peers train in a round: in rounds 1, 1 + k, 1 + 2 k, ... with ``training.every`` = k. In those between,
     they publish what they merged."""
     return (round_number - 1) % spec.training.every == 0
+
+
+def trainings_of(spec: Spec, prefix: Prefix, number: int) -> tuple[int, ...]:
+    """Sequences of a peer's updates of rounds that train, as the ledger has them."""
+    own = prefix.updates(number)
+    return tuple(entry.ref.sequence for entry in own if not entry.final and trains_in(spec, entry.round))
+
+
+def trainings_drafted(spec: Spec, journal: Journal) -> tuple[int, ...]:
+    """The same of updates that the journal has trained, on the ledger or not."""
+    drafts = [draft for draft in (journal.last(), journal.load()) if draft is not None and draft.trained]
+    return tuple(draft.sequence for draft in drafts if not draft.final and trains_in(spec, draft.round))
 
 
 def trained(peer: Peer, draft: Draft, start: Tensors) -> tuple[Tensors, dict[str, Any]]:

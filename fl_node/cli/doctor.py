@@ -12,7 +12,7 @@ from fl_node.doctor import examine
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Print every finding; 1 if one failed."""
+    """Print every finding; 1 if one failed. A warning is no failure."""
     findings = []
     for finding in examine(settings_of(arguments)):
         findings.append(finding)

@@ -142,11 +142,11 @@ def _traffic(command: Command) -> None:
 
 def _privacy(command: Command) -> None:
     sub = command("privacy", "what this peer has spent of its budget of differential privacy, and what is left")
-    settings(sub, "federation", "state")
+    settings(sub, "federation", "state", "rpc", "key")
     sub.add_argument(
         "--assume-spent",
         action="store_true",
-        help="give the budget up, where the account of it is lost: the peer takes part without training",
+        help="give the budget up, where the account of it is lost: the peer takes part without training, for good",
     )
 
 
@@ -243,6 +243,6 @@ def _simulate(command: Command) -> None:
 
 
 def _doctor(command: Command) -> None:
-    sub = command("doctor", "check chain, code, spec, balance, content, disk and clock; say how to mend each")
-    settings(sub, "federation", "state", "rpc", "key", "content", "ipfs_api", "host", "port", "endpoint", "data_dir")
-    settings(sub, "tls", "tls_cert", "tls_key", "tls_pinned")
+    sub = command("doctor", "check all that `run` needs: chain, keys, rows, model, content, disk; say how to mend each")
+    settings(sub, "federation", "state", "rpc", "key", "password_file", "data", "data_dir", "allow_code")
+    settings(sub, "content", "ipfs_api", "host", "port", "endpoint", "tls", "tls_cert", "tls_key", "tls_pinned")

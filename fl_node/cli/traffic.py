@@ -7,18 +7,22 @@ import json
 from collections.abc import Sequence
 
 from fl_node.cli.settings import settings_of
+from fl_node.cli.state_folder import state_folder
 from fl_node.cli.text import safe
 from fl_node.content.meter import FILE_NAME, Meter, Row
-from fl_node.errors import UsageError
+from fl_node.errors import ContentError
 from fl_node.times import utc
 
 
 def traffic(arguments: argparse.Namespace) -> int:
     """The bytes that a peer sent and received, by counterpart and kind, since it began to count."""
-    state = settings_of(arguments).state_path
-    if not state.is_dir():
-        raise UsageError(f"there is no state folder {state}; expected that of a peer: name it with --state")
-    meter = Meter(state / FILE_NAME)
+    file = state_folder(settings_of(arguments)) / FILE_NAME
+    meter = Meter(file)
+    if meter.damage:
+        raise ContentError(
+            f"the counts {file} are damaged: {meter.damage}; expected what a peer wrote. Move the file away: a peer "
+            "counts anew without it, and nothing else depends on it"
+        )
     rows = meter.rows()
     if arguments.json:
         each = [

@@ -39,6 +39,8 @@ _MOST_ROWS: Final = 64
 _SAVE_S: Final = 60.0
 _OTHERS: Final = "others"
 _MOST_CLAIMED: Final = 10**9
+#: The year 9999, beyond which no clock shows a date.
+_LAST_S: Final = 253_370_764_800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class Meter:
     Args:
         path: the file; None keeps nothing.
 
+    ``damage``: why an earlier run's file could not be read; the counts begin anew then. Empty: it could, or there was
+    none.
     ``sent_bytes``, ``received_bytes``: since this object was made, the wasted ones included.
     """
 
@@ -83,7 +87,19 @@ class Meter:
         self._path = path
         self._lock = threading.Lock()
         self._whose: Callable[[str], int | None] = lambda place: None
-        self._counts, self._since = _read(path) if path is not None else ({}, time.time())
+        self.damage = ""
+        self._counts: dict[_Key, tuple[int, int]] = {}
+        self._since = time.time()
+        if path is not None:
+            # Nothing but a display depends on the file: a peer counts anew, and does not stop for it.
+            try:
+                self._counts, self._since = _read(path)
+            except FileNotFoundError:
+                pass
+            except OSError as cause:
+                self.damage = cause.strerror or "it cannot be opened"
+            except (ValueError, KeyError, TypeError, RecursionError) as cause:
+                self.damage = str(cause) if isinstance(cause, _Damaged) else "it holds no counts as a peer writes them"
         self._saved_at = time.monotonic()
         self._changed = False
         self.sent_bytes = self.received_bytes = 0
@@ -192,16 +208,28 @@ def _order(row: Row) -> tuple[bool, bool, int, str, str]:
     return row.direction == "received", row.peer is None, row.peer or 0, row.place, row.kind
 
 
+class _Damaged(ValueError):
+    """What is wrong with a file, in words."""
+
+
 def _read(path: Path) -> tuple[dict[_Key, tuple[int, int]], float]:
-    """What an earlier run counted. A file that cannot be read begins anew: nothing but a display depends on it."""
+    """What an earlier run counted.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, RecursionError: the file cannot be read.
+    """
+    text = path.read_text("utf-8")
     try:
-        table: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
-        if table["format"] != _FORMAT:
-            return {}, time.time()
-        counts: dict[_Key, tuple[int, int]] = {}
-        for direction, peer, place, kind, num_bytes, wasted in table["rows"][:_MOST_COUNTERPARTS]:
-            if direction in ("sent", "received") and kind in KINDS and (peer is None or isinstance(peer, int)):
-                counts[direction, peer, str(place), kind] = (int(num_bytes), int(wasted))
-        return counts, float(table["since"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}, time.time()
+        table: Mapping[str, Any] = json.loads(text)
+    except json.JSONDecodeError as cause:
+        raise _Damaged(f"it is no whole JSON text: line {cause.lineno}, column {cause.colno}") from cause
+    if table["format"] != _FORMAT:
+        raise _Damaged(f"its format is {table['format']!r}, expected {_FORMAT}")
+    counts: dict[_Key, tuple[int, int]] = {}
+    for direction, peer, place, kind, num_bytes, wasted in table["rows"][:_MOST_COUNTERPARTS]:
+        if direction in ("sent", "received") and kind in KINDS and (peer is None or isinstance(peer, int)):
+            counts[direction, peer, str(place), kind] = (int(num_bytes), int(wasted))
+    since = float(table["since"])
+    if not 0.0 <= since < _LAST_S:
+        raise _Damaged(f"it began at {since:g} s, which is no time")
+    return counts, since

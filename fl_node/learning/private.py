@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fl_node.budget import Account
+from fl_node.budget import Account, shown
 from fl_node.errors import BudgetSpent, SpecError
 from fl_node.learning import accountant
 from fl_node.learning.accountant import Stretch
@@ -77,7 +77,7 @@ class Privacy:
         if alone > asked.epsilon:
             raise SpecError(
                 f"privacy.noise_multiplier = {self.noise_multiplier:g}: one round of training alone spends epsilon "
-                f"{alone:.3g}, more than privacy.epsilon = {asked.epsilon:g}; expected more noise, fewer epochs or "
+                f"{shown(alone)}, more than privacy.epsilon = {asked.epsilon:g}; expected more noise, fewer epochs or "
                 "fewer rows in a step, or noise_multiplier = 0 for the least that will do"
             )
 
@@ -123,14 +123,15 @@ class Privacy:
         whose = "each row" if self.by_example else "each update"
         spent = self.account.told(asked.epsilon)
         text = (
-            f"differential privacy of {whose}: epsilon {spent:.3g} of {asked.epsilon:g} spent at delta "
+            f"differential privacy of {whose}: epsilon {shown(spent)} of {asked.epsilon:g} spent at delta "
             f"{asked.delta:g}, noise {self.noise_multiplier:.4g} times {asked.clip_norm:g}; "
         )
         if self.account.assumed_spent:
             text += "the rest was given up"
         else:
             more = " or more" if left == self.planned else ""
-            text += f"enough for {left}{more} more rounds of training, planned are {self.planned} in all"
+            text += f"the rest is enough for {left}{more} further round{'s' * (left != 1)} of training, "
+            text += f"planned are {self.planned} in all"
         return text, self.told() | {"trainings_left": left, "trainings_planned": self.planned}
 
     def spend(self, sequence: int) -> Noise:
@@ -144,10 +145,10 @@ class Privacy:
         found = accountant.epsilon(self._mechanism, [*self._history(), self.training], asked.delta)
         if self.account.assumed_spent or found > asked.epsilon:
             self.account.skip(sequence)
-            why = "was given up" if self.account.assumed_spent else f"would be {found:.4g} with another training"
+            why = "was given up" if self.account.assumed_spent else f"would be {shown(found)} with another training"
             raise BudgetSpent(
                 f"the privacy budget of epsilon {asked.epsilon:g} at delta {asked.delta:g}: spent are "
-                f"{self.account.told(asked.epsilon):.4g}, which {why}; this peer goes on merging, and trains no more"
+                f"{shown(self.account.told(asked.epsilon))}, which {why}; this peer goes on merging, and trains no more"
             )
         noise, rate, steps = self.training
         self.account.spend(sequence, noise_multiplier=noise, sample_rate=rate, steps=steps, epsilon=found)

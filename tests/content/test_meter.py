@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fl_node.__main__ import main
 from fl_node.content import cid_of, open_store
 from fl_node.content import meter as meter_module
 from fl_node.content.fetch import Fetcher
@@ -207,3 +208,32 @@ def test_threads_lose_nothing() -> None:
     for thread in threads:
         thread.join()
     assert meter.sent_bytes == meter.table()["sent_bytes"] == 16_000
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"junk", "no whole JSON text: line 1, column 1"),
+        (b'{"format": 9, "since": 0, "rows": []}', "its format is 9, expected 1"),
+        (b'{"format": 1, "since": 1e999, "rows": []}', "no time"),
+        (b'{"format": 1, "since": 0, "rows": [3]}', "no counts as a peer writes them"),
+        (b"[]", "no counts as a peer writes them"),
+        (b"\xff", "no counts as a peer writes them"),
+    ],
+)
+def test_damaged_counts_are_told_and_counted_anew(
+    data: bytes, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / meter_module.FILE_NAME
+    (tmp_path / "node.toml").write_text("")
+    assert main(["traffic", "--state", str(tmp_path)]) == 0
+    assert "nothing was counted yet" in capsys.readouterr().out
+    file.write_bytes(data)
+    meter = Meter(file)
+    assert words in meter.damage and meter.rows() == []
+    assert main(["traffic", "--state", str(tmp_path)]) == 20
+    out, err = capsys.readouterr()
+    assert out == "" and f"{file} are damaged" in err and words in err and "Error" not in err
+    meter.sent("1.2.3.4", 3, "update", 5)
+    meter.close()
+    assert Meter(file).damage == "" and main(["traffic", "--state", str(tmp_path)]) == 0

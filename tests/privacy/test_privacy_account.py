@@ -60,10 +60,10 @@ def test_a_budget_is_not_given_up_behind_the_back_of_a_peer_that_runs(
     running = Account(tmp_path, "chain")
     lock = KeyLock("31337", "0x" + "1" * 40, tmp_path)
     with pytest.raises(KeyInUse, match="stop it first"):
-        _give_up(tmp_path, "chain")
+        _give_up(tmp_path, "chain", lambda: [1, 2])
     running.spend(1, **ONCE, epsilon=0.5)
     lock.close()
-    _give_up(tmp_path, "chain")
+    _give_up(tmp_path, "chain", lambda: [1, 2])
     account = Account(tmp_path, "chain")
     assert account.assumed_spent and account.epsilon == 0.5
 
@@ -120,6 +120,60 @@ def test_a_lost_or_old_account_is_found_out_by_the_ledger(tmp_path: Path) -> Non
         Account(tmp_path, "chain").check([1, 2, 3])
     Account(tmp_path, "chain").assume_spent()
     Account(tmp_path, "chain").check([1, 2, 3])
+
+
+WHOLE = {"format": 1, "ledger": "chain", "skipped": [], "assumed_spent": False, "spent": []}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[]", "it holds a list, expected an object"),
+        ("3", "it holds a number, expected an object"),
+        ("{", "it is no whole JSON text: line 1, column 2"),
+        ("[" * 100_000, "it is nested too deep"),
+        (json.dumps(WHOLE | {"spent": None}), "its spent is missing, expected a list of trainings"),
+        (json.dumps(WHOLE | {"spent": [3]}), "training 1 in it has not all of sequence, attempt"),
+        (json.dumps(WHOLE | {"skipped": [[]]}), "its skipped is no list of update numbers"),
+        (json.dumps(WHOLE | {"assumed_spent": 1}), "its assumed_spent is a number, expected true or false"),
+        *(
+            (
+                json.dumps(WHOLE | {"spent": [{**ONCE, "sequence": 1, "attempt": 1, "epsilon": 0.5} | wrong]}),
+                f"training 1 in it has {next(iter(wrong))} = ",
+            )
+            for wrong in (
+                {"epsilon": -1.0},
+                {"epsilon": float("nan")},
+                {"steps": None},
+                {"noise_multiplier": "1"},
+                {"sample_rate": 2},
+                {"sequence": True},
+            )
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_account_is_said_in_words(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / FILE_NAME).write_text(text)
+    with pytest.raises(BudgetSpent) as caught:
+        Account(tmp_path, "chain")
+    message = str(caught.value)
+    assert words in message
+    assert not any(name in message for name in ("Error", "Spending", "NoneType", "dict", "object is not"))
+
+
+def test_a_budget_whose_account_is_whole_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FL_NODE_LOCKS", str(tmp_path / "locks"))
+    with pytest.raises(UsageError, match=r"there is no account in .* yet, and no update of this peer on record"):
+        _give_up(tmp_path, "chain", list)
+    assert not (tmp_path / FILE_NAME).exists()
+    Account(tmp_path, "chain").spend(1, **ONCE, epsilon=0.5)
+    kept = (tmp_path / FILE_NAME).read_bytes()
+    with pytest.raises(UsageError, match=r"is whole: it has all .* epsilon 0.5 spent.*nothing undoes it"):
+        _give_up(tmp_path, "chain", lambda: [1])
+    assert (tmp_path / FILE_NAME).read_bytes() == kept
+    _give_up(tmp_path, "chain", lambda: [1, 2])
+    assert Account(tmp_path, "chain").assumed_spent
+    _give_up(tmp_path, "chain", lambda: [1])  # done is done
 
 
 def test_another_ledger_has_an_account_of_its_own(tmp_path: Path) -> None:
