@@ -14,7 +14,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 
 from fl_node.cli.settings import settings_of
-from fl_node.cli.text import safe
+from fl_node.cli.text import safe, told
+from fl_node.errors import FlNodeError
 from fl_node.node import run as run_node
 from fl_node.progress import Emit, Event
 
@@ -25,7 +26,17 @@ _DOING = frozenset({"training", "waiting", "ready"})
 
 def run(arguments: argparse.Namespace) -> int:
     """Take part until the rounds are done. Events on stderr as they happen; with ``--json``, one object a line on
-    stdout, the last of kind ``ended``."""
+    stdout, the last of kind ``ended``, whatever ends it."""
+    try:
+        return _take_part(arguments)
+    except Exception as error:
+        if arguments.json:
+            code = error.exit_code if isinstance(error, FlNodeError) else 1
+            _lines(True)(Event("ended", told(str(error)), {"exit_code": code, "closed": False}))
+        raise
+
+
+def _take_part(arguments: argparse.Namespace) -> int:
     stop = threading.Event()
 
     def asked(number: int, frame: FrameType | None) -> None:
@@ -54,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
             "ended",
             summary,
             {
+                "exit_code": 0,
                 "peer": ended.peer,
                 "sequence": ended.sequence,
                 "round": ended.round,

@@ -168,3 +168,11 @@ def test_recording_script_finds_a_frame() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == repr(("chain x", "Peers\n1 training\n2\n3\n4\n"))
+
+
+def test_the_service_is_not_started_again_where_only_a_person_can_mend() -> None:
+    text = (ROOT / "docs" / "operating.md").read_text()
+    (line,) = re.findall(r"^RestartPreventExitStatus=(.*)$", text, re.M)
+    mended_by_people = {errors.SpecError, errors.KeystoreError, errors.KeyringError, errors.NotAMember}
+    mended_by_people |= {errors.WrongLedger, errors.BudgetSpent}
+    assert {kind.exit_code for kind in mended_by_people} <= set(map(int, line.split()))
