@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import io
 import os
@@ -50,6 +51,8 @@ COMMANDS = {
 }
 
 INTERRUPTED = 130
+#: The name is to blame, or whoever has the folder: not the program.
+_NO_SUCH_NAME = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,6 +92,9 @@ def _ran(command: Callable[[argparse.Namespace], int], arguments: argparse.Names
             return 1
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             return _no_room(error)
+        if isinstance(error, OSError) and error.errno in _NO_SUCH_NAME and error.filename is not None:
+            print(f"fl-node: cannot use {told(str(error.filename))}: {error.strerror}; name another", file=sys.stderr)
+            return UsageError.exit_code
         print(
             f"fl-node: unexpected {type(error).__name__}: {told(str(error))}. This is a defect: "
             "run the command again with --verbose and report what it prints",

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fl_node.causes import in_words
 from fl_node.errors import KeystoreError
 from fl_node.recursion import limit_kept
 
@@ -145,13 +146,15 @@ def load(path: Path, password: str) -> Signer:
     except OSError as cause:
         raise KeystoreError(f"cannot read the key {path}: {cause.strerror}; make one with `fl-node init`") from cause
     except ValueError as cause:
-        raise KeystoreError(f"{path} is not a keystore: {cause}; restore it from your backup") from cause
+        raise KeystoreError(f"{path} is not a keystore: {in_words(cause)}; restore it from your backup") from cause
     try:
         return Signer(Account.from_key(Account.decrypt(keystore, password)))
     except ValueError as cause:
         raise KeystoreError(f"the password does not open {path}: {cause}; try again, or name the right file") from cause
     except (KeyError, TypeError, NotImplementedError) as cause:
-        raise KeystoreError(f"{path} is not a version 3 keystore: {cause!r}; restore it from your backup") from cause
+        raise KeystoreError(
+            f"{path} is not a version 3 keystore: {in_words(cause)}; restore it from your backup"
+        ) from cause
 
 
 def unlock(path: Path, password_file: Path | None = None) -> Signer:
@@ -210,7 +213,7 @@ def read_password(
         try:
             return file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
         except (OSError, UnicodeDecodeError) as cause:
-            raise KeystoreError(f"cannot read the password file {file}: {cause}") from cause
+            raise KeystoreError(f"cannot read the password file {file}: {in_words(cause)}") from cause
     if not sys.stdin.isatty():
         raise KeystoreError(
             f"the key needs a password and there is no terminal to ask; set {ENV_PASSWORD_FILE} or {ENV_PASSWORD}"

@@ -75,7 +75,9 @@ def choose(prefix: Prefix, at: str) -> list[UpdateEntry]:
             raise UsageError(f"--at {at}: {cause}; `fl-node log` lists the updates") from cause
     if at not in ("latest", "final"):
         shown = at if len(at) < 100 else f"{at[:20]}..."
-        raise UsageError(f"--at {shown}: expected an update such as 3#12, latest or final{update_meant(at)}")
+        raise UsageError(
+            f"--at {shown or repr(at)}: expected an update such as 3#12, latest or final{update_meant(at)}"
+        )
     newest = prefix.latest if at == "latest" else partial(_closing, prefix)
     candidates = [entry for facts in prefix.peers() if (entry := newest(facts.number)) is not None]
     if not candidates:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
+from fl_node.causes import in_words
 from fl_node.coherence import check_coherence, check_encoding, check_privacy
 from fl_node.errors import SpecError
 from fl_node.suggest import did_you_mean
@@ -177,7 +178,7 @@ def _toml(raw: bytes, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(raw.decode("utf-8"))
     except ValueError as cause:  # no UTF-8, no TOML, or a number of thousands of digits
-        raise SpecError(f"{where} is not valid TOML: {cause}") from cause
+        raise SpecError(f"{where} is not valid TOML: {in_words(cause)}") from cause
     except RecursionError as cause:
         raise SpecError(f"{where} is nested too deep; expected tables of plain values") from cause
 

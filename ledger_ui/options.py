@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fl_node.causes import in_words
 from fl_node.errors import UsageError
 from ledger_ui.federation import Source
 
@@ -83,7 +84,7 @@ def read_secret(file: Path) -> str:
         mode = file.stat().st_mode
         secret = file.read_text("utf-8").splitlines()[0].strip() if file.stat().st_size else ""
     except (OSError, UnicodeDecodeError) as cause:
-        raise UsageError(f"cannot read the secret in {file}: {cause}; name a readable text file") from cause
+        raise UsageError(f"cannot read the secret in {file}: {in_words(cause)}; name a readable text file") from cause
     if mode & 0o077:
         raise UsageError(f"{file} can be read by others (mode {mode & 0o777:o}); expected 600: chmod 600 {file}")
     if len(secret) < 12:

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from fl_node.access import viewing
+from fl_node.causes import in_words
 from fl_node.cli.settings import settings_of
 from fl_node.content.factory import open_store
 from fl_node.content.unixfs import cid_of
@@ -31,7 +32,7 @@ def cid(arguments: argparse.Namespace) -> int:
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
                     name = str(cid_of(memoryview(mapped)))
     except (OSError, ValueError) as cause:
-        raise UsageError(f"cannot read {path}: {cause}") from cause
+        raise UsageError(f"cannot read {path}: {in_words(cause)}; expected a file on disk") from cause
     print(json.dumps({"cid": name, "bytes": size, "file": str(path)}) if arguments.json else name)
     return 0
 

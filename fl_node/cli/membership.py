@@ -67,7 +67,7 @@ def _account(text: str) -> str:
     try:
         return checksum_address(address_bytes(text))
     except ValueError as cause:
-        raise UsageError(f"{text!r} is no address: {cause}; expected 0x and 40 hexadecimal digits") from cause
+        raise UsageError(f"{text!r} is no address: {cause}") from cause
 
 
 def _roles(text: str) -> Role:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from fl_node.causes import in_words
 from fl_node.content.cid import Cid
 from fl_node.content.endpoints import Endpoint, Network, Resolver, resolve
 from fl_node.content.meter import HEADER
@@ -144,7 +145,7 @@ class Connection:
         except TimeoutError as cause:
             raise ContentUnavailable(f"{self.endpoint} was too slow") from cause
         except OSError as cause:
-            raise ContentUnavailable(f"{self.endpoint} broke off: {cause}") from cause
+            raise ContentUnavailable(f"{self.endpoint} broke off: {in_words(cause)}") from cause
         self.used_at = time.monotonic()
         self.fresh = False
 
@@ -230,7 +231,9 @@ def _connect(endpoint: Endpoint, addresses: list[tuple[int, str]], deadline: flo
         except BaseException:
             opened.close()
             raise
-    raise ContentUnavailable(f"{endpoint} cannot be reached: {trouble or 'no time left'}") from trouble
+    raise ContentUnavailable(
+        f"{endpoint} cannot be reached: {in_words(trouble) if trouble else 'no time left'}"
+    ) from trouble
 
 
 def _secured(endpoint: Endpoint, plain: socket.socket) -> socket.socket:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fl_node.causes import in_words
 from fl_node.errors import DataError
 from fl_node.learning.canvas import load_canvases
 from fl_node.learning.credit import load_credit
@@ -110,7 +111,9 @@ def _load_npz(path: Path, task: TaskSpec) -> Dataset:
     except DataError:
         raise
     except Exception as cause:  # zipfile, zlib, struct and numpy each have their own for a damaged file
-        raise DataError(f"{path}: cannot be read: {cause}; expected an .npz with the arrays x and y") from cause
+        # Of what is no archive of arrays, numpy says how to open it unsafely.
+        said = "it is no archive of arrays of numbers" if "pickle" in str(cause) else in_words(cause)
+        raise DataError(f"{path}: cannot be read: {said}; expected an .npz with the arrays x and y") from cause
     return checked(x, y, task, str(path), groups)
 
 

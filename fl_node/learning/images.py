@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_node.causes import in_words
 from fl_node.errors import DataError
 from fl_node.learning.dataset import Dataset, Packed, checked, checked_labels
 from fl_node.learning.download import Remote, cache_folder, downloaded
@@ -101,7 +102,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         if raw[:2] == b"\x1f\x8b":
             raw = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as cause:
-        raise DataError(f"{path}: cannot be read: {cause}; copy the file anew") from cause
+        raise DataError(f"{path}: cannot be read: {in_words(cause)}; copy the file anew") from cause
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08" or not 1 <= raw[3] <= 8:
         raise DataError(
             f"{path}: begins with {raw[:4].hex()}; expected 000008 and the number of axes: an idx file of bytes"

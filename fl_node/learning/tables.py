@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_node.causes import in_words
 from fl_node.errors import DataError
 from fl_node.learning.dataset import Dataset, checked
 from fl_node.tables import TaskSpec
@@ -95,7 +96,7 @@ def _text(path: Path) -> str:
             raw = gzip.decompress(raw)
         return raw.decode("utf-8")
     except (OSError, EOFError, zlib.error) as cause:
-        raise DataError(f"{path}: cannot be read: {cause}; expected a CSV file, plain or gzipped") from cause
+        raise DataError(f"{path}: cannot be read: {in_words(cause)}; expected a CSV file, plain or gzipped") from cause
     except UnicodeDecodeError as cause:
         raise DataError(f"{path}: is not UTF-8 text: {cause}; expected a CSV file, plain or gzipped") from cause
 

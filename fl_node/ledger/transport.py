@@ -61,6 +61,14 @@ def _split(url: str) -> SplitResult:
         return SplitResult("", "", "", "", "")
 
 
+def _has_port(parts: SplitResult) -> bool:
+    """Whether the port, where there is one, is a number that a port can have."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
+
+
 class Rpc:
     """One JSON-RPC endpoint.
 
@@ -76,7 +84,7 @@ class Rpc:
 
     def __init__(self, url: str, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         parts = _split(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
             raise LedgerError(f"got the RPC URL {place_of(url)!r}; expected http://HOST:PORT or https://...")
         import requests
 
