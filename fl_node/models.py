@@ -168,7 +168,7 @@ def stored_or_fetched(
     stores: Sequence[ContentStore],
     fetcher: Fetcher,
     most: int,
-    spec: Spec | None = None,
+    spec: Spec,
 ) -> Buffer:
     """An update's content, of at most ``most`` bytes: from the first store that has it undamaged, or from any peer.
 
@@ -181,7 +181,7 @@ def stored_or_fetched(
     if data is not None:
         return data
     endpoints = providers(prefix, entry.ref, own=0)
-    past = past_retention(spec, prefix, entry) if spec is not None else ""
+    past = past_retention(spec, prefix, entry)
     if not endpoints and past:
         raise ContentUnavailable(f"{entry.ref} ({cid}) {past}")
     if not endpoints:
