@@ -92,9 +92,7 @@ def _writable(name: str | None) -> Path | None:
         path.open("a").close()
     except OSError as cause:
         kind = StoreFull if cause.errno in NO_ROOM else UsageError
-        raise kind(
-            f"--json {name}: cannot write it: {cause.strerror}; name another file, or - for stdout"
-        ) from cause
+        raise kind(f"--json {name}: cannot write it: {cause.strerror}; name another file, or - for stdout") from cause
     return path
 
 

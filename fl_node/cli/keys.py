@@ -36,6 +36,7 @@ from fl_node.sealing.identities import identity_file
 from fl_node.sealing.keyring import KeyRecord, Keyring, kept_keys, read_records, request_rotation, rotation_pending
 from fl_node.sealing.keytext import recipient_text
 from fl_node.spec import Spec
+from fl_node.unwritable import unwritable
 
 _IN_THE_CLEAR: Final = (
     "updates of this federation are not encrypted (privacy.encrypt = false): it needs no keys, and `fl-node model` "
@@ -328,4 +329,4 @@ def _write_new(path: Path, content: bytes) -> None:
             path.unlink(missing_ok=True)  # nobody looks after half a file of keys
             raise
     except OSError as cause:
-        raise KeyringError(f"cannot write {path}: {cause.strerror}; name another file with --output") from cause
+        raise unwritable(path, cause, "name another file with --output") from cause

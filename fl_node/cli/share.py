@@ -18,11 +18,12 @@ from fl_node.config import NodeConfig
 from fl_node.content.cid import Cid
 from fl_node.content.protocol import ContentStore
 from fl_node.content.unixfs import Buffer, cid_of
-from fl_node.errors import ContentError, StoreFull, UsageError
+from fl_node.errors import ContentError, UsageError
 from fl_node.models import own_stores
 from fl_node.pacing import common_round
 from fl_node.records import Flag
 from fl_node.sharing import SHARED_LABEL, fetched, key_of, most_file_bytes, take_in, wrap
+from fl_node.unwritable import unwritable
 
 
 def share(arguments: argparse.Namespace) -> int:
@@ -124,4 +125,4 @@ def _write(out: Path, data: memoryview) -> None:
         finally:
             scratch.unlink(missing_ok=True)
     except OSError as cause:
-        raise StoreFull(f"cannot write {out}: {cause.strerror}; name another file with --output") from cause
+        raise unwritable(out, cause, "name another file with --output") from cause

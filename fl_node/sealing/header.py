@@ -54,7 +54,7 @@ def read_header(data: Buffer) -> Header:
     """
     head = bytes(memoryview(data).cast("B")[: MOST_HEADER_BYTES + 1])
     if not head.startswith(VERSION):
-        raise MalformedWeights(f"got {head[:22]!r}, expected an age file, which begins with {VERSION!r}")
+        raise MalformedWeights(f"expected an age file, which begins with {VERSION!r}; these bytes begin otherwise")
     at = len(VERSION)
     kinds: list[str] = []
     line, at = _line(head, at)
