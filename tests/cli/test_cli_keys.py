@@ -19,7 +19,7 @@ from fl_node.cli.share import _is_file
 from fl_node.content.blockstore import Blockstore
 from fl_node.content.gateway import Gateway
 from fl_node.content.names import cid_of_update
-from fl_node.errors import KeyringError, Unreadable
+from fl_node.errors import StoreFull, Unreadable
 from fl_node.key_keeping import Secrecy
 from fl_node.keys import load, store
 from fl_node.ledger.keylock import KeyLock
@@ -133,7 +133,7 @@ def test_an_export_that_does_not_fit_leaves_no_half_file_of_keys(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(KeyringError, match="No space left on device"):
+    with pytest.raises(StoreFull, match="No space left on device"):
         _write_new(tmp_path / "keys", b"AGE-SECRET-KEY-1")
     assert not any(tmp_path.iterdir())
 
