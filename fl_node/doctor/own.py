@@ -64,7 +64,8 @@ def _keys(config: NodeConfig, signer: keys.Signer | None) -> str:
     damage: list[str] = []
     secrecy = Secrecy.of(config.state_path, signer, damage.append)
     opened_keys, kept = len(secrecy.keys.identities()), len(secrecy.vault.contents())
-    return f"{_many(opened_keys, 'private key')} open, {_many(kept, 'update')} in the vault"
+    told = f"{_many(opened_keys, 'private key')} open, {_many(kept, 'update')} in the vault"
+    return "; ".join([told, *damage])
 
 
 def _many(count: int, what: str) -> str:

@@ -35,12 +35,14 @@ def test_what_one_update_left_is_there_for_the_next(residuals):
     assert residuals.before(4) is None
 
 
-def test_the_last_eight_are_kept_and_none_from_a_future_that_did_not_happen(residuals):
+@pytest.mark.parametrize(("on_disk", "first"), [(True, 5), (False, 11)], ids=["disk", "memory"])
+def test_the_last_few_are_kept_and_none_from_a_future_that_did_not_happen(tmp_path, on_disk, first):
+    residuals = Residuals(tmp_path if on_disk else None, "31337:0xab")
     for sequence in range(1, 13):
         residuals.keep(sequence, REST)
-    assert [number for number in range(1, 20) if residuals.before(number + 1) is not None] == list(range(5, 13))
-    residuals.keep(9, REST)
-    assert [number for number in range(1, 20) if residuals.before(number + 1) is not None] == list(range(5, 10))
+    assert [number for number in range(1, 20) if residuals.before(number + 1) is not None] == list(range(first, 13))
+    residuals.keep(11, REST)
+    assert [number for number in range(1, 20) if residuals.before(number + 1) is not None] == list(range(first, 12))
 
 
 def test_files_are_their_owners_and_outlive_the_process(tmp_path):
