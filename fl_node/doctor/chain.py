@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from fl_node.config import NodeConfig
 from fl_node.doctor.finding import Finding, checked
@@ -23,17 +24,19 @@ _CLOCK_S = 30.0
 
 def chain_findings(config: NodeConfig, federation: Federation, deployment: Deployment) -> Iterator[Finding]:
     """The chain, the contract there, and what it has of this peer."""
-    rpc = Rpc(deployment.rpc, timeout_s=5.0)
     mend = f"start the chain, or name another endpoint with --rpc (got {place_of(deployment.rpc)})"
-    finding, latest = checked("chain", lambda: rpc.call("eth_getBlockByNumber", "latest", False), mend)
+    finding, rpc = checked("chain", lambda: Rpc(deployment.rpc, timeout_s=5.0), mend)
+    latest = None
+    if rpc is not None:
+        finding, latest = checked("chain", partial(rpc.call, "eth_getBlockByNumber", "latest", False), mend)
     yield finding
-    if latest is None:
+    if rpc is None or latest is None:
         for name in ("code", "spec", "policies", "membership", "balance", "clock"):
             yield Finding(name, "unknown", "needs the chain")
         return
     mend = "the federation file names another contract or chain: get the right file, or the right endpoint"
-    yield checked("code", lambda: check_code(rpc, deployment.contract), mend)[0]
-    finding, reader = checked("spec", lambda: RpcReader(deployment, federation.digest, rpc), mend)
+    yield checked("code", partial(check_code, rpc, deployment.contract), mend)[0]
+    finding, reader = checked("spec", partial(RpcReader, deployment, federation.digest, rpc), mend)
     yield finding
     if reader is None:
         for name in ("policies", "membership", "balance"):

@@ -271,7 +271,8 @@ def test_doctor_with_each_thing_broken(finished: Finished, tmp_path: Path) -> No
 
     broken("federation file", "--federation", tmp_path / "none.toml")
     broken("federation file", "--federation", changed("[rounds]", "[round]"))
-    broken("chain", "--rpc", f"http://127.0.0.1:{free_port()}")
+    for rpc in (f"http://127.0.0.1:{free_port()}", "foo"):
+        broken("chain", "--rpc", rpc)
     broken("code", "--federation", changed(finished.result["contract"], FUNDERS[5][0]))
     broken("spec", "--federation", changed("seed = 0", "seed = 1"))
     broken("spec", "--federation", changed("chain_id = 31337", "chain_id = 5"))
