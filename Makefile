@@ -22,7 +22,7 @@ demo: $(STAMPS)/install $(STAMPS)/chain  ## run a federation on this machine; AR
 
 test: $(STAMPS)/test $(STAMPS)/chain $(STAMPS)/old-numpy $(STAMPS)/dp-accounting  ## every test: Python, contract, other implementations
 	$(MAKE) contract-test
-	$(BIN)/python -m pytest -n 3 --dist loadgroup -q $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q $(ARGS)
 
 contract-test: $(STAMPS)/chain  ## forge tests, gas snapshot, coverage of the contract
 	$(MAKE) -C hardhat-network test

@@ -24,6 +24,7 @@ def demo(arguments: argparse.Namespace) -> int:
         preset=arguments.preset,
         peers=arguments.peers,
         rounds=arguments.rounds,
+        interval_s=arguments.interval,
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,

@@ -157,6 +157,13 @@ def _demo(command: Command) -> None:
     )
     sub.add_argument("--peers", type=int, default=4, help="number of peers (default: 4)")
     sub.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
+    sub.add_argument(
+        "--interval",
+        type=int,
+        default=0,
+        metavar="SECONDS",
+        help="at least so many seconds between two updates of a peer, to watch them come (default: 0)",
+    )
     sub.add_argument("--epochs", type=int, default=None, help="epochs in a round (default: by data set)")
     sub.add_argument("--batch-size", type=int, default=None, help="rows in a step (default: by data set)")
     sub.add_argument("--learning-rate", type=float, default=None, help="step size (default: by data set)")

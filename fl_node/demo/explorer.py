@@ -15,8 +15,8 @@ from rich.console import Console
 from fl_node.demo.crew import Child, Crew, Done, Failed
 
 _PORT: Final = 8600
-#: After the last entry, for it to see that: the chain is about to end. On a machine that is not busy it is level then.
-_LEVEL_S: Final = 3.0
+#: After the last entry, for it to see that: the chain is about to end. It takes a moment, on a busy machine many.
+_LEVEL_S: Final = 15.0
 _LOOK_S: Final = 0.05
 _NEEDED: Final = ("flask", "waitress")
 

@@ -27,6 +27,7 @@ class DemoSettings:
     preset: str | None = None
     peers: int = 4
     rounds: int = 5
+    interval_s: int = 0
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
@@ -48,6 +49,7 @@ class DemoSettings:
         for flag, value, least, most in (
             ("peers", self.peers, 1, 64),
             ("rounds", self.rounds, 1, 10_000),
+            ("interval", self.interval_s, 0, 3600),
             ("epochs", self.epochs, 1, 2**31),
             ("batch-size", self.batch_size, 1, 2**31),
             ("seed", self.seed, 0, 2**31),
@@ -122,6 +124,8 @@ class DemoSettings:
     def _asked(self) -> Tables:
         """What beats the preset: what the command line asks for, and what being on one machine allows."""
         asked: Tables = {"rounds": {"mode": self.mode}} if self.mode else {}
+        if self.interval_s:
+            asked = merged(asked, {"rounds": {"min_interval_s": self.interval_s}})
         if self.preset and "silent_s" in preset(self.preset).overrides(self.peers).get("merging", {}):
             asked["merging"] = {"silent_s": _SILENT_S}
         return asked

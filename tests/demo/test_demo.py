@@ -6,11 +6,16 @@ import json
 import os
 import signal
 import time
+from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from demos import Demo, replay_of, run
+
+from fl_node.ledger.log_store import LogStore
+from fl_node.records import UpdatePublished
 
 SMALL = ("--peers", 3, "--rounds", 2)
 
@@ -60,6 +65,18 @@ def test_settings(start: Any, tmp_path: Path, argv: tuple[str, ...]) -> None:
     replay_of(tmp_path / "kept", result)
 
 
+def test_updates_keep_their_distance(start: Any, tmp_path: Path) -> None:
+    result = run(start, *SMALL, "--no-baselines", "--state", tmp_path / "kept", "--interval", 2)
+    assert result["failures"] == []
+    with closing(LogStore(tmp_path / "kept" / "federation.sqlite")) as log:
+        entries = list(log.entries(kinds=["UpdatePublished"]))
+    times: dict[int, list[int]] = {1: [], 2: [], 3: []}
+    for entry in entries:
+        assert isinstance(entry.body, UpdatePublished)
+        times[entry.body.peer].append(entry.time_s)
+    assert all(len(mine) == 3 and later - one >= 2 for mine in times.values() for one, later in pairwise(mine))
+
+
 def test_masks_are_learned_and_told_as_dice(start: Any) -> None:
     result = run(start, "--peers", 2, "--rounds", 2, "--dataset", "digits-canvas", "--no-baselines")
     assert result["measure"] == "Dice" and result["failures"] == []
@@ -103,6 +120,7 @@ def test_bad_settings(start: Any, argv: tuple[object, ...], code: int, words: st
         (("--learning-rate", "nan"), 2, "--learning-rate nan: expected"),
         (("--learning-rate", "inf"), 2, "--learning-rate inf: expected"),
         (("--seed", -1), 2, "--seed -1: expected"),
+        (("--interval", -1), 2, "--interval -1: expected"),
         (("--dataset", "nonsense"), 2, "nonsense"),
         (("--dataset", "digits-canvas", "--model", "cnn"), 2, "a segmentation task: expected unet or module:factory"),
         (("--model", "unet"), 2, "a classification task"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,16 +217,32 @@ def test_what_the_monitor_tells_is_kept_once(one: Explored) -> None:
 
 
 def test_a_monitor_that_ends_is_told_and_started_again(one: Explored, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger_ui.watch._AGAIN_S", 0.1)
+    monkeypatch.setattr("ledger_ui.watch._AGAIN_S", 0.5)
     one.shown.watches = True
     watch = Watch(one.shown.store, one.file, "http://127.0.0.1:9", one.shown.changed, lambda: True)
+    said = []
+    say = watch._say
+    monkeypatch.setattr(watch, "_say", lambda words: (said.append(words), say(words)))
+
+    def another(than: object) -> subprocess.Popen[bytes]:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            process = watch._process
+            if process is not None and process is not than:
+                return process
+            time.sleep(0.05)
+        raise AssertionError(f"no monitor runs: {said}")
+
     watch.start()
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and "it ended" not in one.json("/health.json")["monitor"]:
-        time.sleep(0.1)
-    words = one.json("/health.json")["monitor"]
-    watch.stop()
-    assert "it ended and is started again" in words or words == "running", words
+    try:
+        first = another(None)
+        first.kill()
+        another(first)
+        words = "it ended and is started again in 0 s: code -9"
+        assert said == ["running", words, "running"]
+        assert one.json("/health.json")["monitor"] == "running"
+    finally:
+        watch.stop()
 
 
 def test_the_real_monitor_beside_a_real_federation(left: Left, tmp_path: Path) -> None:
