@@ -61,11 +61,9 @@ def _keys(config: NodeConfig, signer: keys.Signer | None) -> str:
     known = keyring.read_records(private)
     if signer is None or not private.exists():
         return f"{_many(len(known), 'key')} known, in files of this user alone; a password at hand would open them too"
-    damage: list[str] = []
-    secrecy = Secrecy.of(config.state_path, signer, damage.append)
+    secrecy = Secrecy.of(config.state_path, signer)
     opened_keys, kept = len(secrecy.keys.identities()), len(secrecy.vault.contents())
-    told = f"{_many(opened_keys, 'private key')} open, {_many(kept, 'update')} in the vault"
-    return "; ".join([told, *damage])
+    return f"{_many(opened_keys, 'private key')} open, {_many(kept, 'update')} in the vault"
 
 
 def _many(count: int, what: str) -> str:
